@@ -31,7 +31,7 @@ class Pulses:
         self._frozen = False
 
     def observe(self, worker: str, mark: str, duration: float, *, now: float) -> None:
-        """Take note of a Lease; it counts as a sign of life if `mark` (its renew time) differs from the last one seen."""
+        """Take note of a Lease: a sign of life if `mark` (its renew time) differs from the last one seen."""
         pulse = self._pulses.get(worker)
         if pulse is None or pulse.mark != mark:
             self._pulses[worker] = _Pulse(mark, duration, now)

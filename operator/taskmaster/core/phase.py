@@ -27,7 +27,7 @@ class Phase(StrEnum):
     """Ended well: exit code 0, or a Python callable that returned. Final."""
 
     FAILED = "Failed"
-    """Ended badly: the attempt failed and no retry is left, or retrying could not help. `status.reason` says why. Final."""
+    """Ended badly: the last attempt failed and no retry is left. `status.reason` says why. Final."""
 
 
 TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED})
@@ -37,7 +37,7 @@ ASSIGNED_PHASES: Final = frozenset({Phase.ASSIGNED, Phase.RUNNING})
 """Phases in which `status.assignment` names the worker that holds the Task, and a slot of it is taken."""
 
 SUCCESSORS: Final[dict[Phase, frozenset[Phase]]] = {
-    Phase.PENDING: frozenset({Phase.PENDING, Phase.ASSIGNED, Phase.FAILED}),
+    Phase.PENDING: frozenset({Phase.PENDING, Phase.ASSIGNED}),
     Phase.ASSIGNED: frozenset({Phase.ASSIGNED, Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED}),
     Phase.RUNNING: frozenset({Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED}),
     Phase.SUCCEEDED: frozenset({Phase.SUCCEEDED}),

@@ -15,7 +15,7 @@ class PendingReason(StrEnum):
     """`spec.queue` names a queue that does not exist; the Task runs as soon as it does."""
 
     NO_MATCHING_WORKER = "NoMatchingWorker"
-    """No worker of the namespace is ready: there is no WorkerPool, it has no ready pods, or all of them are draining."""
+    """No worker of the namespace is ready: there is no WorkerPool, or none of its pods is up and taking Tasks."""
 
     NO_FREE_SLOT = "NoFreeSlot"
     """Workers are there, but all their slots are taken by Tasks that come first."""

@@ -76,8 +76,8 @@ def next_attempt(
 ) -> RetryDecision:
     """Decide what follows an attempt that ended with `outcome` for `reason`.
 
-    A first lost worker or an interruption is followed at once: it says nothing about the task. Further lost workers back
-    off like failures, because a task that kills its worker looks just like that.
+    A first lost worker or an interruption is followed at once: it says nothing about the task. Further lost workers
+    back off like failures, because a task that kills its worker looks just like that.
     """
     match outcome:
         case Outcome.SUCCEEDED:

@@ -1,0 +1,188 @@
+"""Generates `crds/` from the models: `python -m taskmaster.api.crd [--check] DIRECTORY`.
+
+The files are written for people and reviewed like code; a test compares them with what the models say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taskmaster.api.models.task import TaskSpec, TaskStatus
+from taskmaster.api.models.workerpool import WorkerPoolSpec, WorkerPoolStatus
+from taskmaster.api.names import GROUP, SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION, VERSION
+from taskmaster.api.rules import run_rules, task_rules, volume_rules
+from taskmaster.api.schema import Schema, structural_schema
+
+Column = dict[str, Any]
+
+
+def column(name: str, path: str, *, kind: str = "string", wide: bool = False, description: str = "") -> Column:
+    """Return a printer column; wide ones show with `-o wide` only."""
+    shown: Column = {"name": name, "type": kind, "jsonPath": path, "priority": 1 if wide else 0}
+    return {**shown, "description": description} if description else shown
+
+
+def task_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of Task."""
+    spec = structural_schema(TaskSpec)
+    spec["properties"]["run"]["x-kubernetes-validations"] = run_rules()
+    status = structural_schema(TaskStatus)
+    status["default"] = {"phase": "Pending", "attempt": 0}
+    return _crd(
+        kind="Task",
+        plural="tasks",
+        short="tk",
+        description="One unit of work, run by a warm worker pod.",
+        spec=spec,
+        status=status,
+        rules=task_rules(),
+        columns=[
+            column("Phase", ".status.phase"),
+            column("Queue", ".spec.queue"),
+            column("Priority", ".spec.priority", kind="integer"),
+            column("Worker", ".status.assignment.worker"),
+            column("Attempt", ".status.attempt", kind="integer"),
+            column("Reason", ".status.reason"),
+            column("Age", ".metadata.creationTimestamp", kind="date"),
+            column("Node", ".status.assignment.node", wide=True),
+            column("Started", ".status.startTime", kind="date", wide=True),
+            column("Completed", ".status.completionTime", kind="date", wide=True),
+            column("Message", ".status.message", wide=True),
+        ],
+        selectable=[".status.phase", ".status.reason", ".status.assignment.worker", ".spec.queue"],
+    )
+
+
+def workerpool_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of WorkerPool."""
+    spec = structural_schema(WorkerPoolSpec)
+    volume = spec["properties"]["template"]["properties"]["volumes"]["items"]
+    volume["x-kubernetes-validations"] = volume_rules([name for name in volume["properties"] if name != "name"])
+    status = structural_schema(WorkerPoolStatus)
+    status["default"] = {"observedGeneration": 0}
+    return _crd(
+        kind="WorkerPool",
+        plural="workerpools",
+        short="wp",
+        description="A Deployment of warm workers that run the Tasks of its namespace.",
+        spec=spec,
+        status=status,
+        rules=[],
+        columns=[
+            column("Desired", ".spec.replicas", kind="integer"),
+            column("Ready", ".status.readyWorkers", kind="integer"),
+            column("Busy", ".status.busyWorkers", kind="integer"),
+            column("Slots", ".status.slots", kind="integer"),
+            column("Used", ".status.busySlots", kind="integer"),
+            column("Age", ".metadata.creationTimestamp", kind="date"),
+            column("Status", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
+            column("Message", '.status.conditions[?(@.type=="Ready")].message', wide=True),
+        ],
+        selectable=[],
+        scale={
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+    )
+
+
+def _crd(
+    *,
+    kind: str,
+    plural: str,
+    short: str,
+    description: str,
+    spec: Schema,
+    status: Schema,
+    rules: list[dict[str, Any]],
+    columns: list[Column],
+    selectable: list[str],
+    scale: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    root: Schema = {
+        "type": "object",
+        "description": description,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+            "kind": {"type": "string", "description": f"{kind}."},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+    }
+    if rules:
+        root["x-kubernetes-validations"] = rules
+    version: dict[str, Any] = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": root},
+        "subresources": {"status": {}, **({"scale": scale} if scale else {})},
+        "additionalPrinterColumns": columns,
+    }
+    if selectable:
+        version["selectableFields"] = [{"jsonPath": path} for path in selectable]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural}.{GROUP}",
+            "annotations": {SCHEMA_REVISION_ANNOTATION: str(SCHEMA_REVISION)},
+            "labels": {"app.kubernetes.io/name": "taskmaster"},
+        },
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short],
+                "categories": ["taskmaster"],
+            },
+            "versions": [version],
+        },
+    }
+
+
+def files() -> dict[str, str]:
+    """Return the file name and the text of each CRD."""
+    crds = (task_crd(), workerpool_crd())
+    header = "# Generated from operator/taskmaster/api/models by `make crds`; do not edit.\n"
+    return {
+        f"{crd['spec']['names']['plural']}.yaml": header + yaml.safe_dump(crd, sort_keys=False, width=120)
+        for crd in crds
+    }
+
+
+def main() -> int:
+    """Write the files, or with --check say which of them are out of date (exit code 1)."""
+    parser = argparse.ArgumentParser(prog="taskmaster.api.crd", description="Generate the CRDs from the models.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
+    parser.add_argument("directory", type=Path)
+    arguments = parser.parse_args()
+    stale = [name for name, text in files().items() if _text(arguments.directory / name) != text]
+    if arguments.check:
+        for name in stale:
+            print(f"{arguments.directory / name} is out of date: run `make crds`", file=sys.stderr)
+        return 1 if stale else 0
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        (arguments.directory / name).write_text(files()[name])
+    return 0
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

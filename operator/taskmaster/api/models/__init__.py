@@ -1,0 +1,1 @@
+"""Pydantic models of the kinds, the single source of the schemas in `crds/`."""

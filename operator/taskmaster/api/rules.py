@@ -1,0 +1,105 @@
+"""The validation rules that the API server checks on every write: the second lock of the write protocol.
+
+They are CEL over the old and the new object, generated from the same tables that our own code uses. A rule needs
+`has()` for each optional field: the optional syntax (`?.`, `orValue`) makes the estimated cost a hundred times too high.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskmaster.api.models.task import Run, TaskSpec, TaskStatus
+from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
+
+Rule = dict[str, Any]
+
+ALWAYS_MUTABLE_SPEC_FIELDS = ("priority", "ttlSecondsAfterFinished")
+"""What may be changed in a Task's spec after its first assignment."""
+
+ALWAYS_MUTABLE_STATUS_FIELDS = ("observedGeneration",)
+"""What may be changed in a Task's status after its end."""
+
+FREE_FORM_STATUS_FIELDS = ("result",)
+"""What CEL in a CRD cannot see; the admission policy of the chart keeps these (equality is deep there)."""
+
+
+def field_names(model: type[TaskSpec] | type[TaskStatus] | type[Run]) -> list[str]:
+    """Return the names of a model's fields as they are on the wire."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def unchanged(path: str, field: str) -> str:
+    """Return CEL saying that an optional field is the same in `self` and `oldSelf`."""
+    new, old = f"self.{path}.{field}", f"oldSelf.{path}.{field}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
+
+
+def _quoted(phases: frozenset[Phase]) -> str:
+    return ", ".join(f"'{phase}'" for phase in sorted(phases))
+
+
+def run_rules() -> list[Rule]:
+    """Rules of `spec.run`."""
+    members = field_names(Run)
+    count = " + ".join(f"(has(self.{member}) ? 1 : 0)" for member in members)
+    return [{"rule": f"{count} == 1", "message": f"exactly one of {', '.join(members)} must be set"}]
+
+
+def volume_rules(sources: list[str]) -> list[Rule]:
+    """Rules of a volume of a WorkerPool."""
+    count = " + ".join(f"(has(self.{source}) ? 1 : 0)" for source in sources)
+    return [{"rule": f"{count} == 1", "message": f"exactly one of {', '.join(sources)} must be set"}]
+
+
+def task_rules() -> list[Rule]:
+    """Rules at the root of a Task, most of them about transitions."""
+    terminal = _quoted(TERMINAL)
+    rules: list[Rule] = [
+        {
+            "rule": f"!(self.status.phase in [{terminal}]) || has(self.status.completionTime)",
+            "message": "a finished Task needs a completionTime",
+        },
+        {
+            "rule": "!(self.status.phase in ['Assigned', 'Running']) || has(self.status.assignment)",
+            "message": "an Assigned or Running Task needs an assignment",
+        },
+        {
+            "rule": "self.status.phase != 'Pending' || !has(self.status.assignment)",
+            "message": "a Pending Task has no assignment",
+        },
+        {
+            "rule": "self.status.attempt == oldSelf.status.attempt || (oldSelf.status.phase == 'Pending' && "
+            "self.status.phase == 'Assigned' && self.status.attempt == oldSelf.status.attempt + 1)",
+            "message": "attempt grows by one when a Task is assigned, and never otherwise",
+        },
+        {
+            "rule": "self.status.attempt > oldSelf.status.attempt || self.status.phase != 'Assigned' || "
+            "oldSelf.status.phase == 'Assigned'",
+            "message": "every assignment is a new attempt",
+        },
+        *(
+            {
+                "rule": f"oldSelf.status.phase != '{phase}' || self.status.phase in [{_quoted(successors)}]",
+                "message": f"a {phase} Task can only become {' or '.join(sorted(successors - {phase}))}",
+            }
+            for phase, successors in SUCCESSORS.items()
+            if phase not in TERMINAL
+        ),
+    ]
+    rules.extend(
+        {
+            "rule": f"!(oldSelf.status.phase in [{terminal}]) || ({unchanged('status', name)})",
+            "message": f"a finished Task is final: status.{name} cannot be changed",
+        }
+        for name in field_names(TaskStatus)
+        if name not in ALWAYS_MUTABLE_STATUS_FIELDS + FREE_FORM_STATUS_FIELDS
+    )
+    rules.extend(
+        {
+            "rule": f"oldSelf.status.attempt == 0 || ({unchanged('spec', name)})",
+            "message": f"spec.{name} cannot be changed after the Task was first assigned; create a new Task instead",
+        }
+        for name in field_names(TaskSpec)
+        if name not in ALWAYS_MUTABLE_SPEC_FIELDS
+    )
+    return rules
