@@ -1,8 +1,8 @@
 """The seam to Kubernetes: six verbs over plain dictionaries.
 
-Everything that decides is written against this Protocol, so that the same informer, dispatcher and election run against the real
-server and against the simulator's in-memory one under virtual time. An implementation never repeats a request by itself: whether a
-repeat is safe depends on what was written, and only the caller knows that.
+Everything that decides is written against this Protocol, so that the same informer, dispatcher and election run against
+the real server and against the simulator's in-memory one under virtual time. An implementation never repeats a request
+by itself: whether a repeat is safe depends on what was written, and only the caller knows that.
 
 Refusals are raised as `errors.ApiError`.
 """
@@ -89,9 +89,10 @@ class Api(Protocol):
         resource_version: str,
         timeout_seconds: int,
     ) -> AsyncIterator[WatchEvent]:
-        """Yield what changed after `resource_version`, with bookmarks, until the server ends it after `timeout_seconds`.
+        """Yield what changed after `resource_version`, with bookmarks, for at most `timeout_seconds`.
 
-        Events that are already here are yielded without suspending in between, so that a reader can tell a burst from its end.
+        Events that are already here are yielded without suspending in between, so that a reader can tell a burst from
+        its end.
 
         Raises:
             Gone: the version is too old, whether the server said so by status or in the stream.

@@ -1,8 +1,9 @@
 """The API server's refusals as exceptions, one class per answer that a caller treats differently.
 
-The classes follow the HTTP status, because that is what the protocol in the design is written in: 422 is read the object, 409 is
-repeat, 404 is gone. Two of them are not answers of the server. `Unanswered` says that the connection failed or timed out, so that
-whether a write was applied is *unknown*; only a read can tell. `NotSent` says that we ourselves refused to send.
+The classes follow the HTTP status, because that is what the protocol in the design is written in: 422 is read the
+object, 409 is repeat, 404 is gone. Two of them are not answers of the server. `Unanswered` says that the connection
+failed or timed out, so that whether a write was applied is *unknown*; only a read can tell. `NotSent` says that we
+ourselves refused to send.
 """
 
 from typing import ClassVar
@@ -165,7 +166,8 @@ def error_for(
 def error_from_status(body: Object, *, status: int | None = None, retry_after: float | None = None) -> ApiError:
     """Return the exception for a `Status` object, from an answer's body or from an ERROR event of a watch.
 
-    `status` is the HTTP status where there was one; `retry_after` the header, which wins over `details.retryAfterSeconds`.
+    `status` is the HTTP status where there was one; `retry_after` the header, which wins over
+    `details.retryAfterSeconds`.
     """
     details = body.get("details")
     details = details if isinstance(details, dict) else {}

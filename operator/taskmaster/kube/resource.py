@@ -1,7 +1,7 @@
 """Resources: where a kind of object lives on the API server.
 
-A constant per resource that Taskmaster touches replaces discovery: the set is small and known, and a discovery round trip at
-start would be one more thing that can fail.
+A constant per resource that Taskmaster touches replaces discovery: the set is small and known, and a discovery round
+trip at start would be one more thing that can fail.
 """
 
 from dataclasses import dataclass

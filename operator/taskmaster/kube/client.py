@@ -1,0 +1,310 @@
+"""The HTTP client: `Api` over one pool of kept-alive connections.
+
+aiohttp with orjson, nothing else: parsing is where an informer's time goes, and the official client's models cost ten
+times as much. Requests have explicit limits and exactly one attempt; a connection that fails or times out is
+`Unanswered`, because from here one cannot know whether a write was applied.
+
+A watch is read in chunks as they arrive and split at newlines: no time-out object, no task and no copy per event. It
+may be silent for as long as the server's bookmarks are apart (about a minute), not longer; TCP keep-alive finds a dead
+peer earlier, as client-go's HTTP/2 pings do (after 30 s, then 15 s).
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Final
+
+import aiohttp
+import orjson
+
+from taskmaster import __version__
+from taskmaster.kube.api import Api, ApplyPatch, JsonPatch, MergePatch, ObjectList, Patch, WatchEvent
+from taskmaster.kube.credentials import Credentials, CredentialsError
+from taskmaster.kube.errors import ApiError, Unanswered, Unauthorized, error_for, error_from_status
+from taskmaster.kube.observer import NullObserver, Observer
+from taskmaster.kube.resource import Object, Resource
+
+CONNECT_SECONDS: Final = 5.0
+REQUEST_SECONDS: Final = 30.0
+WATCH_SILENCE_SECONDS: Final = 90.0
+"""Longest silence of a watch: the server sends a bookmark about every 60 s."""
+KEEPALIVE_SECONDS: Final = 60.0
+"""Idle connections are dropped before the server (90 s in Go) or a load balancer in between does it."""
+READ_BUFFER_BYTES: Final = 1 << 20
+
+_CONTENT_TYPES: Final[dict[type[Patch], str]] = {
+    JsonPatch: "application/json-patch+json",
+    MergePatch: "application/merge-patch+json",
+    ApplyPatch: "application/apply-patch+yaml",
+}
+
+
+class Client(Api):
+    """Async context manager; `component` goes into the user agent (`taskmaster-coordinator/0.1.0`)."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        component: str,
+        observer: Observer | None = None,
+        request_seconds: float = REQUEST_SECONDS,
+        connect_seconds: float = CONNECT_SECONDS,
+        watch_silence_seconds: float = WATCH_SILENCE_SECONDS,
+    ) -> None:
+        self._credentials = credentials
+        self._observer = observer or NullObserver()
+        self._user_agent = f"taskmaster-{component}/{__version__}"
+        self._request_timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=connect_seconds)
+        self._watch_timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_seconds, sock_read=watch_silence_seconds
+        )
+        self._opened: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Client":
+        self._opened = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=self._credentials.ssl_context or True,
+                limit=0,  # the dispatcher bounds what is in flight; a limit here could starve a Lease behind watches
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                socket_factory=_socket,
+            ),
+            headers={
+                "User-Agent": self._user_agent,
+                "Accept": "application/json",
+                # The server would spend its CPU on gzip for lists over 128 KiB; the network is near.
+                "Accept-Encoding": "identity",
+            },
+            timeout=self._request_timeout,
+            read_bufsize=READ_BUFFER_BYTES,
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            raise RuntimeError("the client is not open: use `async with`")
+        return self._opened
+
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int | None = None,
+        continue_token: str = "",
+    ) -> ObjectList:
+        """Return one page."""
+        params = _selectors(label_selector, field_selector)
+        if limit is not None:
+            params["limit"] = str(limit)
+        if continue_token:
+            params["continue"] = continue_token
+        body = await self._request("list", "GET", resource, resource.path(namespace), params)
+        metadata = body.get("metadata") or {}
+        return ObjectList(
+            body.get("items") or [], str(metadata.get("resourceVersion") or ""), str(metadata.get("continue") or "")
+        )
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """Return one object."""
+        return await self._request("get", "GET", resource, resource.path(namespace, name))
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object, *, dry_run: bool = False) -> Object:
+        """Create an object."""
+        params = {"dryRun": "All"} if dry_run else {}
+        return await self._request("create", "POST", resource, resource.path(namespace), params, body)
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, patch: Patch, *, subresource: str | None = None
+    ) -> Object:
+        """Patch one object."""
+        params: dict[str, str] = {}
+        body: object
+        match patch:
+            case JsonPatch(ops):
+                body = list(ops)
+            case MergePatch(body):
+                pass
+            case ApplyPatch(body, field_manager, force):
+                params = {"fieldManager": field_manager, "force": "true" if force else "false"}
+        path = resource.path(namespace, name, subresource)
+        return await self._request(
+            "patch", "PATCH", resource, path, params, body, content_type=_CONTENT_TYPES[type(patch)], sub=subresource
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        propagation: str | None = None,
+    ) -> None:
+        """Delete one object."""
+        given = {"uid": uid, "resourceVersion": resource_version}
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if preconditions := {key: value for key, value in given.items() if value is not None}:
+            body["preconditions"] = preconditions
+        if propagation is not None:
+            body["propagationPolicy"] = propagation
+        await self._request("delete", "DELETE", resource, resource.path(namespace, name), body=body)
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str,
+        timeout_seconds: int,
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield events until the server ends the stream."""
+        params = _selectors(label_selector, field_selector) | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_seconds),
+        }
+        started = time.monotonic()
+        code = 0
+        try:
+            headers = await self._headers()
+            async with asyncio.timeout(self._request_timeout.total) as opening:
+                response = await self._session.get(
+                    self._credentials.server + resource.path(namespace),
+                    params=params,
+                    headers=headers,
+                    timeout=self._watch_timeout,
+                )
+                opening.reschedule(None)
+            code = response.status
+            self._observer.request("watch", resource.plural, code, time.monotonic() - started)
+            async with response:
+                if code >= 400:
+                    raise self._refusal(response, await response.read())
+                rest = b""
+                while chunk := await response.content.readany():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line:
+                            yield _event(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if code == 0:
+                self._observer.request("watch", resource.plural, 0, time.monotonic() - started)
+            raise _unanswered(error) from error
+
+    async def _request(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        *,
+        content_type: str = "application/json",
+        sub: str | None = None,
+    ) -> Object:
+        label = f"{resource.plural}/{sub}" if sub else resource.plural
+        started = time.monotonic()
+        code = 0
+        try:
+            headers = await self._headers()
+            if body is not None:
+                headers["Content-Type"] = content_type
+            async with self._session.request(
+                method,
+                self._credentials.server + path,
+                params=params,
+                headers=headers,
+                data=None if body is None else orjson.dumps(body),
+            ) as response:
+                answer = await response.read()
+                code = response.status
+                if code >= 400:
+                    raise self._refusal(response, answer)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unanswered(error) from error
+        finally:
+            self._observer.request(verb, label, code, time.monotonic() - started)
+        try:
+            parsed = orjson.loads(answer)
+        except orjson.JSONDecodeError as error:
+            raise Unanswered(f"the answer is not JSON: {error}", reason="Malformed") from error
+        if not isinstance(parsed, dict):
+            raise Unanswered("the answer is not an object", reason="Malformed")
+        return parsed
+
+    async def _headers(self) -> dict[str, str]:
+        try:
+            authorization = await self._credentials.authorization()
+        except CredentialsError as error:
+            raise Unauthorized(str(error)) from error
+        return {} if authorization is None else {"Authorization": authorization}
+
+    def _refusal(self, response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
+        """Return the error for an answer of 400 and above; a proxy in between may answer with a page of HTML."""
+        hint = response.headers.get("Retry-After", "")
+        retry_after = float(hint) if hint.isascii() and hint.isdigit() else None
+        try:
+            body = orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            body = None
+        if isinstance(body, dict):
+            error = error_from_status(body, status=response.status, retry_after=retry_after)
+        else:
+            text = answer[:256].decode("utf-8", "replace")
+            error = error_for(response.status, text, reason=response.reason or "", retry_after=retry_after)
+        if isinstance(error, Unauthorized):
+            self._credentials.expire()
+        return error
+
+
+def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
+    given = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {key: value for key, value in given.items() if value}
+
+
+def _event(line: bytes) -> WatchEvent:
+    try:
+        event = orjson.loads(line)
+        kind, item = event["type"], event["object"]
+    except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+        raise Unanswered(f"the watch carried something that is not an event: {error}", reason="Malformed") from error
+    if not isinstance(kind, str) or not isinstance(item, dict):
+        raise Unanswered("the watch carried something that is not an event", reason="Malformed")
+    if kind == "ERROR":
+        raise error_from_status(item)
+    return WatchEvent(kind, item)
+
+
+def _unanswered(error: Exception) -> Unanswered:
+    return Unanswered(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ):
+        sock.setsockopt(level, option, value)
+    return sock
