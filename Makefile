@@ -59,10 +59,8 @@ check: venv ## format, lint, types, import contracts, generated files, chart
 
 .PHONY: crds
 crds: venv ## write crds/ from the models, and the chart's copies
-	@$(python) -m taskmaster.api.crd
-	@install -d charts/taskmaster/crds
-	@rm -f charts/taskmaster/crds/*.yaml
-	@cp crds/*.yaml charts/taskmaster/crds/
+	@$(python) -m taskmaster.api.crd crds
+	@$(python) -m taskmaster.api.crd charts/taskmaster/crds
 
 .PHONY: bench
 bench: venv ## measure: writes per Task, drain rate, latency, against batch Jobs

@@ -61,6 +61,18 @@ app.kubernetes.io/part-of: taskmaster
 {{- end -}}
 {{- end }}
 
+{{/* Where something can run: the namespace of the first pool. */}}
+{{- define "taskmaster.firstPoolNamespace" -}}
+{{- $namespace := include "taskmaster.poolNamespace" . -}}
+{{- $found := list -}}
+{{- range $name, $pool := .Values.workerPools -}}
+{{- if $pool -}}
+{{- $found = append $found (default $namespace $pool.namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- first (append $found $namespace) }}
+{{- end }}
+
 {{/* JSON list of the names of the CRDs in crds/, for resourceNames. */}}
 {{- define "taskmaster.crdNames" -}}
 {{- $names := list -}}
