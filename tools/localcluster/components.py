@@ -78,6 +78,9 @@ def controller_manager(binary: Path, *, authority: Authority, kubeconfig: Path, 
         f"--root-ca-file={authority.files.certificate}",
         "--use-service-account-credentials=true",
         "--leader-elect=false",
+        # The default of 20 requests per second makes the start three seconds longer, and every measurement about it.
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",
     ]

@@ -21,6 +21,8 @@ from localcluster.probes import free_port, https_get, wait_until
 from localcluster.processes import Child, tail
 
 READY_TIMEOUT = 60.0
+# As long as anybody watches, the API server does not end by itself for a minute; there is nothing in it to lose.
+APISERVER_GRACE = 1.0
 SERVICE_CIDR = "10.96.0.0/16"
 SERVICE_HOST = "10.96.0.1"
 
@@ -87,11 +89,11 @@ class ControlPlane:
         """Stop everything in the right order."""
         for name in ("kube-controller-manager", "kube-apiserver", "etcd"):
             if child := self._children.pop(name, None):
-                child.stop(grace=3.0)
+                child.stop(grace=APISERVER_GRACE)
 
     def stop_apiserver(self) -> None:
         """Stop the API server only: clients see refused connections until it is started again."""
-        self._children["kube-apiserver"].stop(grace=5.0)
+        self._children["kube-apiserver"].stop(grace=APISERVER_GRACE)
 
     def start_apiserver(self) -> None:
         """Start the API server on its old port, and wait until it is ready."""
