@@ -55,7 +55,15 @@ test-e2e: venv ## install, run, kill, upgrade, uninstall on a whole cluster
 
 .PHONY: check
 check: venv ## format, lint, types, import contracts, generated files, chart
-	@$(python) -m check
+	@status=0; \
+	.venv/bin/ruff format --check . || status=1; \
+	.venv/bin/ruff check . || status=1; \
+	.venv/bin/mypy || status=1; \
+	.venv/bin/lint-imports || status=1; \
+	$(python) -m taskmaster.api.crd --check crds || status=1; \
+	$(python) -m taskmaster.api.crd --check charts/taskmaster/crds || status=1; \
+	"$$($(python) -m localcluster tools --only helm)/helm" lint --strict --quiet charts/taskmaster || status=1; \
+	exit $$status
 
 .PHONY: crds
 crds: venv ## write crds/ from the models, and the chart's copies
