@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from localcluster import tools
+from localcluster import requirements, tools
 from localcluster.commands import say
 from localcluster.errors import LocalClusterError
 
@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--dir", type=Path, help="where its files go (a temporary directory by default)")
     verb.add_argument("--no-controller-manager", action="store_true")
     verb.set_defaults(run=_control_plane)
+
+    verb = verbs.add_parser("requirements", help="check what a node cluster needs, install missing Debian packages")
+    verb.set_defaults(run=lambda _: requirements.ensure())
     return top
 
 
