@@ -35,7 +35,7 @@ class Ended:
     ended: Instant
     started: Instant | None = None
     exit_code: int | None = None
-    log_tail: str | None = None
+    log_tail: str = ""
     result: Any = None
 
 
@@ -105,6 +105,7 @@ def finish(
         _put("conditions", conditions),
         *_record(attempt, holder, ended, past),
         *_charge(spent, decision.spent),
+        *([_put("exitCode", ended.exit_code)] if ended.exit_code is not None else []),
         *([_put("result", ended.result)] if ended.result is not None else []),
     ]
 
@@ -199,11 +200,7 @@ def _record(attempt: int, holder: Holder, ended: Ended, past: Sequence[Mapping[s
         operations.append(_put("startTime", record["startTime"]))
     if ended.exit_code is not None:
         record["exitCode"] = ended.exit_code
-        operations.append(_put("exitCode", ended.exit_code))
-    if ended.log_tail is not None:
-        operations.append(_put("logTail", ended.log_tail))
-    operations.append(_put("attempts", [*past, record][-ATTEMPTS_KEPT:]))
-    return operations
+    return [*operations, _put("logTail", ended.log_tail), _put("attempts", [*past, record][-ATTEMPTS_KEPT:])]
 
 
 def _charge(before: Spent, after: Spent) -> list[Operation]:

@@ -246,7 +246,7 @@ class TaskStatus(Model):
     """What the Task returned, or wrote to $TASK_RESULT_FILE: any JSON value of at most 32 KiB."""
 
     exit_code: Annotated[int, Field(ge=-2_147_483_648, le=2_147_483_647)] | None = None
-    """The exit code of the last attempt's process, if it had one."""
+    """The exit code of the last attempt's process, once the Task has finished; that of others is in `attempts`."""
 
     log_tail: Annotated[str, Field(max_length=4_096)] | None = None
     """The last 4 KiB that the last attempt wrote to stdout and stderr, made safe to print."""

@@ -1,0 +1,61 @@
+"""The installed CRDs: are they new enough, and how to bring them up to date.
+
+Helm never upgrades what is in a chart's `crds/`, so a pre-upgrade hook applies them; where somebody upgraded without
+it, the operator must not work against a schema that drops its fields.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import yaml
+
+from taskmaster.api import names
+from taskmaster.kube.api import Api, ApplyPatch
+from taskmaster.kube.errors import Forbidden, NotFound
+from taskmaster.kube.resource import CRDS
+
+logger = logging.getLogger(__name__)
+
+PLURALS = ("tasks", "workerpools")
+REMEDY = (
+    "run `kubectl apply --server-side -f crds/` from the release's sources, or `helm upgrade` with its hooks enabled"
+)
+
+
+async def trouble(api: Api) -> str:
+    """Return what is wrong with the installed CRDs, with the command that mends it; empty if they will do."""
+    for plural in PLURALS:
+        name = f"{plural}.{names.GROUP}"
+        try:
+            crd = await api.get(CRDS, None, name)
+        except NotFound:
+            return f"the CRD {name} is not installed: {REMEDY}"
+        except Forbidden:
+            logger.warning("may not read CRDs, so their version is not checked", extra={"crd": name})
+            continue
+        found = crd["metadata"].get("annotations", {}).get(names.SCHEMA_REVISION_ANNOTATION, "0")
+        if not found.isdecimal() or int(found) < names.SCHEMA_REVISION:
+            return f"the CRD {name} has schema revision {found} and {names.SCHEMA_REVISION} is needed: {REMEDY}"
+    return ""
+
+
+async def apply(api: Api, directory: Path) -> list[str]:
+    """Apply the CRDs of a directory, never replacing a newer one by an older; return the names of those written."""
+    applied = []
+    for path in sorted(directory.glob("*.yaml")):
+        crd = yaml.safe_load(path.read_text())
+        name = crd["metadata"]["name"]
+        ours = int(crd["metadata"]["annotations"][names.SCHEMA_REVISION_ANNOTATION])
+        try:
+            found = await api.get(CRDS, None, name)
+        except NotFound:
+            found = {"metadata": {}}
+        revision = found["metadata"].get("annotations", {}).get(names.SCHEMA_REVISION_ANNOTATION, "0")
+        if revision.isdecimal() and int(revision) > ours:
+            logger.info("CRD is newer than ours, left alone", extra={"crd": name, "revision": revision})
+            continue
+        await api.patch(CRDS, None, name, ApplyPatch(crd, "taskmaster-crds"))
+        applied.append(name)
+    return applied

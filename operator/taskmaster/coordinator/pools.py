@@ -1,0 +1,265 @@
+"""Makes WorkerPools real and says how they are doing.
+
+Level-triggered: whatever happens (a pool is edited, its Deployment is changed or deleted, a worker registers), the
+pool's name is queued and everything about it is compared and put right. Objects are applied server-side, and only when
+they differ from what is there. Status is written when it differs, at most once in five seconds per pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from taskmaster.api import names
+from taskmaster.api.models.workerpool import WorkerPoolSpec
+from taskmaster.api.times import to_wire
+from taskmaster.coordinator import worker_objects
+from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.settings import Settings
+from taskmaster.core.task import Instant
+from taskmaster.kube.api import Api, ApplyPatch, MergePatch
+from taskmaster.kube.errors import ApiError, NotFound
+from taskmaster.kube.resource import DEPLOYMENTS, ROLEBINDINGS, SERVICEACCOUNTS, WORKERPOOLS
+
+logger = logging.getLogger(__name__)
+
+FIELD_MANAGER: Final = "taskmaster"
+STATUS_SECONDS: Final = 5.0
+"""Between two looks at a pool's status, and so between two writes of it."""
+
+RETRY_SECONDS: Final = 5.0
+"""Before a pool that could not be put right is tried again."""
+
+Key = tuple[str, str]
+Object = dict[str, Any]
+
+
+class Refused(Exception):
+    """The pool cannot be made real as it is; `reason` is one typed word, the text says what to do."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PoolController:
+    """Keeps the Deployments and the status of all WorkerPools."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        settings: Settings,
+        *,
+        may_write: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], Instant] = wall_clock,
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._settings = settings
+        self._may_write = may_write
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._pools: dict[Key, Object] = {}
+        self._deployments: dict[Key, Object] = {}
+        self._refusals: dict[Key, Refused] = {}
+        self._shared: set[tuple[Key, str]] = set()
+        self._dirty: set[Key] = set()
+        self._changed = asyncio.Event()
+
+    def pool_changed(self, pool: Object, *, deleted: bool) -> None:
+        """Take note of a WorkerPool."""
+        key = _key(pool)
+        if deleted or "deletionTimestamp" in pool["metadata"]:
+            self._pools.pop(key, None)
+            self._refusals.pop(key, None)
+            return
+        self._pools[key] = pool
+        self._mark(key)
+
+    def deployment_changed(self, deployment: Object, *, deleted: bool) -> None:
+        """Take note of a Deployment of workers."""
+        pool = deployment["metadata"].get("labels", {}).get(names.POOL_LABEL)
+        if pool is None:
+            return
+        key = (deployment["metadata"]["namespace"], pool)
+        if deleted:
+            self._deployments.pop(key, None)
+        else:
+            self._deployments[key] = deployment
+        self._mark(key)
+
+    async def run(self) -> None:
+        """Put right what changed, and look at every status each five seconds, until cancelled."""
+        next_look = self._clock() + STATUS_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, next_look - self._clock())):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            dirty, self._dirty = self._dirty, set()
+            if not self._may_write():
+                self._dirty |= dirty
+                next_look = self._clock() + STATUS_SECONDS
+                continue
+            for key in dirty:
+                await self._put_right(key)
+            if self._clock() >= next_look:
+                for key in list(self._pools):
+                    await self._write_status(key)
+                next_look = self._clock() + STATUS_SECONDS
+
+    def _mark(self, key: Key) -> None:
+        self._dirty.add(key)
+        self._changed.set()
+
+    async def _put_right(self, key: Key) -> None:
+        pool = self._pools.get(key)
+        if pool is None:
+            return
+        answered = pool.get("status", {}).get("observedGeneration", 0)
+        try:
+            await self._apply(key, pool)
+            self._refusals.pop(key, None)
+        except Refused as refusal:
+            self._refusals[key] = refusal
+        except ApiError as error:
+            logger.warning("cannot put a worker pool right", extra={"pool": "/".join(key), "error": str(error)})
+            if not 400 <= error.status < 500 or error.retriable:
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._mark, key)
+                return
+            self._refusals[key] = Refused("DeploymentRefused", f"the API server refused the workers: {error.message}")
+        if answered != pool["metadata"]["generation"]:
+            await self._write_status(key)
+
+    async def _apply(self, key: Key, pool: Object) -> None:
+        try:
+            spec = WorkerPoolSpec.model_validate(pool["spec"])
+        except ValidationError as error:
+            raise Refused("InvalidSpec", f"the spec cannot be used: {error.errors()[0]['msg']}") from error
+        namespace, _ = key
+        mark = (key, pool["metadata"]["uid"])
+        if mark not in self._shared:
+            account = worker_objects.service_account(pool)
+            binding = worker_objects.role_binding(pool, self._settings)
+            for resource, shared in ((SERVICEACCOUNTS, account), (ROLEBINDINGS, binding)):
+                # One field manager per pool, so that the pools of a namespace do not take each other's ownership away.
+                manager = f"{FIELD_MANAGER}-{pool['metadata']['uid']}"
+                await self._api.patch(resource, namespace, shared["metadata"]["name"], ApplyPatch(shared, manager))
+            self._shared.add(mark)
+        wanted = worker_objects.deployment(pool, spec, self._settings)
+        found = await self._find_deployment(namespace, wanted["metadata"]["name"])
+        if found is not None and not _owned_by(found, pool):
+            raise Refused(
+                "NameTaken",
+                f"a Deployment {wanted['metadata']['name']} that is not ours already exists; "
+                "delete it, or give the pool another name",
+            )
+        if found is None or not _same(found, wanted):
+            await self._api.patch(DEPLOYMENTS, namespace, wanted["metadata"]["name"], ApplyPatch(wanted, FIELD_MANAGER))
+
+    async def _find_deployment(self, namespace: str, name: str) -> Object | None:
+        try:
+            return await self._api.get(DEPLOYMENTS, namespace, name)
+        except NotFound:
+            return None
+
+    async def _write_status(self, key: Key) -> None:
+        pool = self._pools.get(key)
+        if pool is None:
+            return
+        old = pool.get("status", {})
+        new = self._status(key, pool)
+        if new == old:
+            return
+        try:
+            stored = await self._api.patch(
+                WORKERPOOLS, key[0], key[1], MergePatch({"status": new}), subresource="status"
+            )
+        except ApiError as error:
+            logger.info("status of a worker pool not written", extra={"pool": "/".join(key), "error": str(error)})
+            return
+        if self._pools.get(key) is pool:
+            self._pools[key] = stored
+
+    def _status(self, key: Key, pool: Object) -> Object:
+        capacity = self._cache.tenants[key[0]].capacity if key[0] in self._cache.tenants else None
+        workers = [worker for worker in capacity.workers() if worker.pool == key[1]] if capacity else []
+        ready = [worker for worker in workers if worker.schedulable]
+        held = {worker.pod_uid: len(capacity.held_by(worker.pod_uid)) for worker in workers} if capacity else {}
+        status: Object = {
+            "observedGeneration": pool["metadata"]["generation"],
+            "replicas": self._deployments.get(key, {}).get("status", {}).get("replicas", 0),
+            "readyWorkers": len(ready),
+            "busyWorkers": sum(1 for count in held.values() if count),
+            "slots": sum(worker.slots for worker in ready),
+            "busySlots": sum(held.values()),
+            "selector": worker_objects.selector(key[1]),
+        }
+        status["conditions"] = [self._ready_condition(key, pool, len(ready))]
+        return status
+
+    def _ready_condition(self, key: Key, pool: Object, ready: int) -> Object:
+        wanted = pool["spec"].get("replicas", 0)
+        deployment = self._deployments.get(key, {})
+        current = deployment.get("status", {})
+        rolled_out = (
+            current.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 1)
+            and current.get("updatedReplicas", 0) >= wanted
+            and current.get("replicas", 0) == wanted
+        )
+        refusal = self._refusals.get(key)
+        if refusal is not None:
+            holds, reason, message = False, refusal.reason, str(refusal)
+        elif ready >= wanted and rolled_out:
+            holds, reason, message = True, "WorkersReady", f"{ready} of {wanted} workers are ready"
+        else:
+            holds, reason, message = False, "WorkersStarting", f"{ready} of {wanted} workers are ready"
+            problem = _deployment_problem(deployment)
+            if problem:
+                reason, message = "WorkersNotCreated", f"{message}; {problem}"
+        old = next(iter(pool.get("status", {}).get("conditions", ())), None)
+        word = "True" if holds else "False"
+        since = old["lastTransitionTime"] if old and old["status"] == word else to_wire(self._wall_clock())
+        return {
+            "type": "Ready",
+            "status": word,
+            "reason": reason,
+            "message": message[:1_024],
+            "lastTransitionTime": since,
+            "observedGeneration": pool["metadata"]["generation"],
+        }
+
+
+def _key(obj: Object) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _owned_by(found: Object, pool: Object) -> bool:
+    references = found["metadata"].get("ownerReferences", ())
+    return any(reference["uid"] == pool["metadata"]["uid"] for reference in references)
+
+
+def _same(found: Object, wanted: Object) -> bool:
+    """Whether a Deployment was built from the same template by us and still asks for as many workers."""
+    digest = found["metadata"].get("annotations", {}).get(names.TEMPLATE_HASH_ANNOTATION)
+    return (
+        digest == wanted["metadata"]["annotations"][names.TEMPLATE_HASH_ANNOTATION]
+        and found["spec"]["replicas"] == wanted["spec"]["replicas"]
+    )
+
+
+def _deployment_problem(deployment: Object) -> str:
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        failed = condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+        if failed or (condition["type"] == "Progressing" and condition["status"] == "False"):
+            return str(condition.get("message", ""))
+    return ""

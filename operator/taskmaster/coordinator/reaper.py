@@ -1,0 +1,270 @@
+"""Takes Tasks back from workers that are dead, or have to be presumed so.
+
+Two ways lead here. Silence: a Lease that has not changed for its duration (`core.liveness`). Proof: the Pod is gone or
+over, its agent's container has ended, or another incarnation of the agent has registered. Silence and an ended agent
+are confirmed by a live GET and sealed by taking the Lease over with a conditional write; only then are the Tasks
+requeued. A worker that was silent but alive finds the Lease taken, kills everything and comes back as a new
+incarnation; its late writes fail on their `test` operations anyway.
+
+Doom is remembered: an assignment that was on its way when the worker died is requeued as soon as it is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from taskmaster.api import names, patches
+from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.leases import WorkerLease, worker_lease
+from taskmaster.coordinator.pods import WorkerPod, worker_pod
+from taskmaster.core.liveness import Pulses
+from taskmaster.core.reason import EndReason
+from taskmaster.core.retry import Outcome as AttemptOutcome
+from taskmaster.core.retry import next_attempt
+from taskmaster.core.task import Holder, Instant, Task
+from taskmaster.kube.api import Api, JsonPatch, MergePatch
+from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.errors import ApiError, Conflict, NotFound, Unprocessable
+from taskmaster.kube.resource import LEASES, PODS, TASKS
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 1.0
+"""How often silence is judged and what could not be settled is tried again."""
+
+DOOMS_KEPT: Final = 10_000
+"""How many dead workers are remembered; their Tasks were requeued long before so many more have died."""
+
+_ANY: Final = ""
+
+
+class Reaper:
+    """Finds dead workers and requeues what they held."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        dispatcher: Dispatcher,
+        *,
+        identity: str,
+        ready: Callable[[], bool],
+        connected: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], Instant] = wall_clock,
+        random: Random | None = None,
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._identity = identity
+        self._ready = ready
+        self._connected = connected
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._random = random or Random()
+        self._pulses = Pulses()
+        self._dooms: dict[tuple[str, str], str] = {}
+        self._doomed_pods: set[str] = set()
+        self._requeued: dict[str, int] = {}
+        self._suspects: dict[str, tuple[str, str]] = {}
+        self._changed = asyncio.Event()
+        cache.task_listeners.append(self._on_task)
+        cache.lease_listeners.append(self._on_lease)
+        cache.pod_listeners.append(self._on_pod)
+
+    async def run(self) -> None:
+        """Judge and reap until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            if self._ready():
+                await self.step()
+
+    async def step(self) -> None:
+        """Judge silence, look into suspects, and requeue what a dead worker still seems to hold."""
+        if self._connected():
+            self._pulses.thaw(now=self._clock())
+        else:
+            self._pulses.freeze()
+        for pod_uid in self._pulses.expired(now=self._clock()):
+            await self._judge(pod_uid)
+        for pod_uid, (namespace, worker) in list(self._suspects.items()):
+            await self._investigate(pod_uid, namespace, worker)
+        self._doomed_pods = {pod_uid for pod_uid in self._doomed_pods if self._requeue_all(pod_uid)}
+
+    def _on_task(self, _old: Task | None, new: Task | None) -> None:
+        if new is None or not new.held or new.holder is None:
+            if _old is not None:
+                self._requeued.pop(_old.uid, None)
+            return
+        if self._doom_of(new.holder) is not None:
+            self._doomed_pods.add(new.holder.pod_uid)
+            self._changed.set()
+            return
+        lease = self._cache.leases.get(new.holder.pod_uid)
+        stale = lease is not None and lease.worker.incarnation != new.holder.incarnation
+        if stale or new.holder.pod_uid not in self._cache.pods:
+            self._suspect(new.holder.pod_uid, new.namespace, new.holder.worker)
+
+    def _on_lease(self, old: WorkerLease | None, new: WorkerLease | None) -> None:
+        if new is None:
+            if old is not None:
+                self._pulses.forget(old.worker.pod_uid)
+            return
+        worker = new.worker
+        if not new.own:
+            self._pulses.forget(worker.pod_uid)
+            return
+        self._pulses.observe(worker.pod_uid, new.mark, new.duration_seconds, now=self._clock())
+        if old is not None and old.worker.incarnation != worker.incarnation:
+            self._doom(worker.pod_uid, old.worker.incarnation, "the worker's agent was restarted")
+
+    def _on_pod(self, old: WorkerPod | None, new: WorkerPod | None) -> None:
+        if new is None:
+            if old is not None:
+                self._doom(old.uid, _ANY, "the worker pod was deleted")
+        elif new.over:
+            self._doom(new.uid, _ANY, "the worker pod has ended")
+        elif new.agent_down:
+            self._suspect(new.uid, new.namespace, new.name)
+
+    async def _judge(self, pod_uid: str) -> None:
+        """Act on a Lease that our watch says is silent, if the API server says so, too."""
+        known = self._cache.leases.get(pod_uid)
+        if known is None:
+            self._pulses.forget(pod_uid)
+            return
+        cause = f"the worker has not renewed its Lease for {known.duration_seconds:.0f} s"
+        try:
+            found = await self._api.get(LEASES, known.worker.namespace, known.worker.name)
+            current = worker_lease(found)
+            if current.mark != known.mark or current.worker.pod_uid != pod_uid:
+                self._pulses.observe(pod_uid, current.mark, current.duration_seconds, now=self._clock())
+                return
+            await self._take_over(found, current, cause)
+        except NotFound:
+            self._pulses.forget(pod_uid)
+        except (ApiError, KeyError, ValueError) as error:
+            logger.warning(
+                "cannot confirm that a worker is silent", extra={"worker": known.worker.name, "error": str(error)}
+            )
+            self._pulses.freeze()
+
+    async def _investigate(self, pod_uid: str, namespace: str, worker: str) -> None:
+        """Settle by live reads whether a worker is dead; what cannot be settled now stays a suspect."""
+        try:
+            try:
+                pod = worker_pod(await self._api.get(PODS, namespace, worker))
+            except NotFound:
+                pod = None
+            if pod is None or pod.uid != pod_uid:
+                self._doom(pod_uid, _ANY, "the worker pod is gone")
+            elif pod.over:
+                self._doom(pod_uid, _ANY, "the worker pod has ended")
+            else:
+                found = await self._api.get(LEASES, namespace, worker)
+                lease = worker_lease(found)
+                if pod.agent_down and lease.own:
+                    await self._take_over(found, lease, "the worker's agent has ended")
+                self._doom_other_lives(pod_uid, lease.worker.incarnation)
+        except NotFound:
+            # The pod lives but has no Lease: it has never registered, or somebody deleted the Lease and the agent will
+            # write it again. Either way nothing is proved.
+            pass
+        except (ApiError, KeyError, ValueError) as error:
+            logger.warning("cannot look into a worker", extra={"worker": worker, "error": str(error)})
+            return
+        self._suspects.pop(pod_uid, None)
+
+    async def _take_over(self, found: dict[str, object], lease: WorkerLease, cause: str) -> None:
+        metadata = found["metadata"]
+        assert isinstance(metadata, dict)
+        body = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "spec": {"holderIdentity": names.TAKEOVER_HOLDER_PREFIX + self._identity},
+        }
+        worker = lease.worker
+        try:
+            await self._api.patch(LEASES, worker.namespace, worker.name, MergePatch(body))
+        except Conflict:
+            return
+        self._pulses.forget(worker.pod_uid)
+        logger.warning("worker declared dead", extra={"worker": worker.name, "cause": cause})
+        self._doom(worker.pod_uid, worker.incarnation, cause)
+
+    def _suspect(self, pod_uid: str, namespace: str, worker: str) -> None:
+        self._suspects[pod_uid] = (namespace, worker)
+        self._changed.set()
+
+    def _doom(self, pod_uid: str, incarnation: str, cause: str) -> None:
+        self._dooms.setdefault((pod_uid, incarnation), cause)
+        while len(self._dooms) > DOOMS_KEPT:
+            del self._dooms[next(iter(self._dooms))]
+        self._doomed_pods.add(pod_uid)
+        self._changed.set()
+
+    def _doom_other_lives(self, pod_uid: str, living: str) -> None:
+        """Doom each incarnation of a pod that holds Tasks and is not the registered one."""
+        for task in self._held(pod_uid):
+            if task.holder is not None and task.holder.incarnation != living:
+                self._doom(pod_uid, task.holder.incarnation, "the worker's agent was restarted")
+
+    def _doom_of(self, holder: Holder) -> str | None:
+        return self._dooms.get((holder.pod_uid, holder.incarnation)) or self._dooms.get((holder.pod_uid, _ANY))
+
+    def _held(self, pod_uid: str) -> list[Task]:
+        tasks = self._cache.tasks
+        return [
+            task
+            for tenant in self._cache.tenants.values()
+            for uid in tenant.capacity.held_by(pod_uid)
+            if (task := tasks.get(uid)) is not None and task.held
+        ]
+
+    def _requeue_all(self, pod_uid: str) -> bool:
+        """Requeue what dead lives of a pod hold; return whether anything of theirs is still to be seen leaving."""
+        doomed = [
+            (task, cause) for task in self._held(pod_uid) if task.holder and (cause := self._doom_of(task.holder))
+        ]
+        for task, cause in doomed:
+            if self._requeued.get(task.uid, 0) < task.attempt:
+                self._requeue(task, cause)
+        return bool(doomed)
+
+    def _requeue(self, task: Task, cause: str) -> None:
+        decision = next_attempt(
+            task.policy.retry,
+            task.spent,
+            AttemptOutcome.WORKER_LOST,
+            EndReason.WORKER_LOST,
+            random=self._random,
+        )
+        ended = patches.Ended(AttemptOutcome.WORKER_LOST, EndReason.WORKER_LOST, cause, self._wall_clock())
+        self._requeued[task.uid] = task.attempt
+
+        def done(outcome: Outcome) -> None:
+            # A refusal means that the Task has moved on and the watch will say so; all else is tried again.
+            if outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound):
+                self._requeued.pop(task.uid, None)
+
+        self._dispatcher.submit(
+            Write(
+                key=task.uid,
+                resource=TASKS,
+                namespace=task.namespace,
+                name=task.name,
+                patch=JsonPatch(patches.requeue(task, ended, decision)),
+                subresource="status",
+                done=done,
+            )
+        )

@@ -1,0 +1,105 @@
+"""Deletes finished Tasks when their time is over (Kubernetes' "TTL after finished").
+
+Each delete names the uid and the version that was judged, so that a Task which changed meanwhile (somebody raised its
+TTL) is judged again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.core.heap import KeyedHeap
+from taskmaster.core.task import Instant, Task
+from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.errors import NotFound
+from taskmaster.kube.resource import TASKS
+
+RETRY_SECONDS: Final = 5.0
+"""Before a delete that failed is tried again, unless the watch shows a newer version before."""
+
+MAX_WAITING: Final = 256
+"""Deletes handed to the dispatcher at a time."""
+
+
+class TtlController:
+    """Holds the expiry times of finished Tasks and deletes what has expired."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        dispatcher: Dispatcher,
+        *,
+        ready: Callable[[], bool],
+        clock: Callable[[], Instant] = wall_clock,
+    ) -> None:
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._ready = ready
+        self._clock = clock
+        self._expiries: KeyedHeap[float] = KeyedHeap()
+        self._deleting: set[str] = set()
+        self._changed = asyncio.Event()
+        cache.task_listeners.append(self._on_task)
+
+    async def run(self) -> None:
+        """Delete until cancelled."""
+        while True:
+            due = self.step()
+            try:
+                async with asyncio.timeout(due):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+
+    def step(self) -> float | None:
+        """Dispatch the deletes that are due; return the seconds until the next one."""
+        if not self._ready():
+            return RETRY_SECONDS
+        now = self._clock()
+        while (first := self._expiries.first()) is not None and len(self._deleting) < MAX_WAITING:
+            expiry, uid = first
+            if expiry > now:
+                return expiry - now
+            self._expiries.discard(uid)
+            task = self._cache.tasks.get(uid)
+            if task is not None:
+                self._delete(task)
+        return None
+
+    def _on_task(self, old: Task | None, new: Task | None) -> None:
+        if new is not None and new.expires is not None:
+            self._expiries.put(new.uid, new.expires)
+            self._changed.set()
+        elif old is not None:
+            self._expiries.discard(old.uid)
+
+    def _delete(self, task: Task) -> None:
+        self._deleting.add(task.uid)
+
+        def done(outcome: Outcome) -> None:
+            self._deleting.discard(task.uid)
+            current = self._cache.tasks.get(task.uid)
+            if outcome.error is not None and not isinstance(outcome.error, NotFound) and current is not None:
+                # A version that is newer than the one judged is already in the heap under its own time.
+                if current.resource_version == task.resource_version:
+                    self._expiries.put(task.uid, self._clock() + RETRY_SECONDS)
+                elif current.expires is not None:
+                    self._expiries.put(task.uid, current.expires)
+            self._changed.set()
+
+        self._dispatcher.submit(
+            Write(
+                key=task.uid,
+                resource=TASKS,
+                namespace=task.namespace,
+                name=task.name,
+                patch=None,
+                uid=task.uid,
+                resource_version=task.resource_version,
+                done=done,
+            )
+        )

@@ -1,0 +1,282 @@
+"""The objects that make a WorkerPool real: a Deployment per pool, a ServiceAccount and a RoleBinding per namespace.
+
+Pure: a pool and the settings go in, objects for server-side apply come out. They are owned by the pools, so that the
+garbage collector of Kubernetes removes them; nothing here needs a finalizer.
+
+The pod has two containers. `agent` is the only one that gets the token of the ServiceAccount; `runner` is the user's
+image, runs as another user, and shares with it one directory that holds a socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import orjson
+
+from taskmaster.api import names
+from taskmaster.api.models.workerpool import WorkerPoolSpec
+from taskmaster.coordinator.settings import Settings
+
+Object = dict[str, Any]
+
+AGENT_UID: Final = 10_001
+RUNNER_UID: Final = 10_002
+SHARED_GID: Final = 10_000
+AGENT_PORT: Final = 8_081
+SOCKET: Final = "/run/taskmaster/runner.sock"
+RUNNER_HOME: Final = "/opt/taskmaster/runner"
+SHUTDOWN_MARGIN_SECONDS: Final = 15
+"""Beyond draining and grace: for the last status writes."""
+DEFAULT_GRACE_SECONDS: Final = 20
+
+_RESTRICTED: Final[Object] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def deployment_name(pool: str) -> str:
+    """Return the name of a pool's Deployment, which the names of its pods begin with."""
+    return f"{pool}-worker"
+
+
+def pod_labels(pool: str) -> dict[str, str]:
+    """Return the labels by which a pool's pods are found."""
+    return {**names.MANAGED_LABELS, names.POOL_LABEL: pool}
+
+
+def selector(pool: str) -> str:
+    """Return the same as a label selector."""
+    return ",".join(f"{key}={value}" for key, value in sorted(pod_labels(pool).items()))
+
+
+def owner_reference(pool: Object, *, controller: bool) -> Object:
+    """Return the reference by which an object goes when the pool goes."""
+    metadata = pool["metadata"]
+    reference = {
+        "apiVersion": names.API_VERSION,
+        "kind": "WorkerPool",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+    return {**reference, "controller": True} if controller else reference
+
+
+def service_account(pool: Object) -> Object:
+    """Return the ServiceAccount of the agents of a namespace; each pool there is one of its owners."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _shared_metadata(pool),
+        "automountServiceAccountToken": False,
+    }
+
+
+def role_binding(pool: Object, settings: Settings) -> Object:
+    """Return the RoleBinding that lets the agents of a namespace work there, and nowhere else."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": _shared_metadata(pool),
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": settings.worker_cluster_role,
+        },
+        "subjects": [
+            {
+                "kind": "ServiceAccount",
+                "name": names.WORKER_SERVICE_ACCOUNT,
+                "namespace": pool["metadata"]["namespace"],
+            }
+        ],
+    }
+
+
+def deployment(pool: Object, spec: WorkerPoolSpec, settings: Settings) -> Object:
+    """Return the Deployment of a pool."""
+    name = pool["metadata"]["name"]
+    template = _pod_template(name, spec, settings)
+    digest = hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": deployment_name(name),
+            "namespace": pool["metadata"]["namespace"],
+            "labels": pod_labels(name),
+            "annotations": {names.TEMPLATE_HASH_ANNOTATION: digest},
+            "ownerReferences": [owner_reference(pool, controller=True)],
+        },
+        "spec": {
+            "replicas": spec.replicas,
+            "selector": {"matchLabels": pod_labels(name)},
+            "template": template,
+        },
+    }
+
+
+def _shared_metadata(pool: Object) -> Object:
+    return {
+        "name": names.WORKER_SERVICE_ACCOUNT,
+        "namespace": pool["metadata"]["namespace"],
+        "labels": names.MANAGED_LABELS,
+        "ownerReferences": [owner_reference(pool, controller=False)],
+    }
+
+
+def _pod_template(pool: str, spec: WorkerPoolSpec, settings: Settings) -> Object:
+    given: Object = spec.template.model_dump(by_alias=True, exclude_none=True) if spec.template else {}
+    passed_on = (
+        "imagePullSecrets",
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "topologySpreadConstraints",
+        "priorityClassName",
+        "runtimeClassName",
+    )
+    return {
+        "metadata": {
+            "labels": {**given.get("labels", {}), **pod_labels(pool)},
+            **({"annotations": given["annotations"]} if "annotations" in given else {}),
+        },
+        "spec": {
+            **{key: given[key] for key in passed_on if key in given},
+            "serviceAccountName": names.WORKER_SERVICE_ACCOUNT,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": spec.drain_seconds + DEFAULT_GRACE_SECONDS + SHUTDOWN_MARGIN_SECONDS,
+            "securityContext": {
+                "fsGroup": SHARED_GID,
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "initContainers": [_installer(settings)],
+            "containers": [_agent(pool, spec, settings), _runner(spec, given, settings)],
+            "volumes": [
+                {"name": "taskmaster-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                {"name": "taskmaster-runner", "emptyDir": {"sizeLimit": "16Mi"}},
+                {"name": "taskmaster-tmp", "emptyDir": {}},
+                {"name": "taskmaster-token", "projected": _token()},
+                *given.get("volumes", []),
+            ],
+        },
+    }
+
+
+def _installer(settings: Settings) -> Object:
+    return {
+        "name": "install-runner",
+        "image": settings.worker_image,
+        "imagePullPolicy": settings.worker_image_pull_policy,
+        "command": ["python", "-m", "taskmaster_worker.agent", "install-runner", RUNNER_HOME],
+        "securityContext": {**_RESTRICTED, "runAsUser": AGENT_UID, "runAsGroup": SHARED_GID},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "volumeMounts": [{"name": "taskmaster-runner", "mountPath": RUNNER_HOME}],
+    }
+
+
+def _agent(pool: str, spec: WorkerPoolSpec, settings: Settings) -> Object:
+    downward = {
+        "POD_NAME": "metadata.name",
+        "POD_UID": "metadata.uid",
+        "POD_NAMESPACE": "metadata.namespace",
+        "NODE_NAME": "spec.nodeName",
+    }
+    values = {
+        "TASKMASTER_POOL": pool,
+        "TASKMASTER_SLOTS": spec.slots,
+        "TASKMASTER_RUNNER_SOCKET": SOCKET,
+        "TASKMASTER_RUNNER_UID": RUNNER_UID,
+        "TASKMASTER_LEASE_SECONDS": settings.worker_lease_seconds,
+        "TASKMASTER_RENEW_SECONDS": settings.worker_renew_seconds,
+        "TASKMASTER_DRAIN_SECONDS": spec.drain_seconds,
+        "TASKMASTER_HTTP_ADDRESS": f"0.0.0.0:{AGENT_PORT}",
+        "TASKMASTER_LOG_LEVEL": settings.log_level,
+    }
+    return {
+        "name": names.AGENT_CONTAINER,
+        "image": settings.worker_image,
+        "imagePullPolicy": settings.worker_image_pull_policy,
+        "command": ["python", "-m", "taskmaster_worker.agent"],
+        "env": [
+            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in downward.items()),
+            *({"name": name, "value": str(value)} for name, value in values.items()),
+        ],
+        "ports": [{"name": "http", "containerPort": AGENT_PORT}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3},
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", "port": "http"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "securityContext": {**_RESTRICTED, "runAsUser": AGENT_UID, "runAsGroup": SHARED_GID},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "volumeMounts": [
+            {"name": "taskmaster-run", "mountPath": "/run/taskmaster"},
+            {
+                "name": "taskmaster-token",
+                "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+                "readOnly": True,
+            },
+        ],
+    }
+
+
+def _runner(spec: WorkerPoolSpec, given: Object, settings: Settings) -> Object:
+    environment = {
+        "PYTHONPATH": f"{RUNNER_HOME}:/app",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HOME": "/tmp",
+    }
+    ours = {
+        "TASKMASTER_RUNNER_SOCKET": SOCKET,
+        "TASKMASTER_AGENT_UID": str(AGENT_UID),
+        "TASKMASTER_PRELOAD": ",".join(spec.preload or ()),
+    }
+    users = given.get("env", [])
+    set_by_user = {variable["name"] for variable in users}
+    return {
+        "name": names.RUNNER_CONTAINER,
+        "image": given.get("image", settings.worker_image),
+        "imagePullPolicy": given.get("imagePullPolicy", settings.worker_image_pull_policy),
+        "command": ["python3", "-m", "taskmaster_worker.runner"],
+        "env": [
+            *({"name": name, "value": value} for name, value in environment.items() if name not in set_by_user),
+            *(variable for variable in users if variable["name"] not in ours),
+            *({"name": name, "value": value} for name, value in ours.items()),
+        ],
+        "securityContext": {**_RESTRICTED, "runAsUser": RUNNER_UID, "runAsGroup": SHARED_GID},
+        "resources": given.get("resources", {}),
+        "volumeMounts": [
+            {"name": "taskmaster-run", "mountPath": "/run/taskmaster"},
+            {"name": "taskmaster-runner", "mountPath": RUNNER_HOME, "readOnly": True},
+            {"name": "taskmaster-tmp", "mountPath": "/tmp"},
+            *given.get("volumeMounts", []),
+        ],
+    }
+
+
+def _token() -> Object:
+    """The usual projected volume, mounted by hand because only one of the containers gets it."""
+    return {
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3_607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {
+                "downwardAPI": {
+                    "items": [
+                        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+                    ]
+                }
+            },
+        ],
+        "defaultMode": 0o440,
+    }
