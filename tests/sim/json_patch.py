@@ -86,9 +86,8 @@ def _apply(parent: Any, token: str, kind: str, op: Object) -> None:
         match kind:
             case "test":
                 _test(parent.get(token), op)
-            case "add":
-                parent[token] = copied(op.get("value"))
-            case "replace" if token in parent:
+            case "add" | "replace":
+                # Replacing what is absent is an error in the RFC, but not in kube-apiserver.
                 parent[token] = copied(op.get("value"))
             case "remove" if token in parent:
                 del parent[token]

@@ -144,14 +144,16 @@ class Credentials:
         self._source.expire()
 
 
-def load_credentials() -> Credentials:
+def load_credentials(kubeconfig: Path | None = None) -> Credentials:
     """Return the kubeconfig's current context if there is a kubeconfig, else the pod's service account.
+
+    The kubeconfig is the given file, else what `KUBECONFIG` names, else `~/.kube/config`.
 
     Raises:
         CredentialsError: there is neither.
     """
-    if os.environ.get("KUBECONFIG") or (Path.home() / ".kube" / "config").exists():
-        return _from_kubeconfig()
+    if kubeconfig or os.environ.get("KUBECONFIG") or (Path.home() / ".kube" / "config").exists():
+        return _from_kubeconfig(kubeconfig)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     token_file, ca_file = SERVICE_ACCOUNT_DIR / "token", SERVICE_ACCOUNT_DIR / "ca.crt"
     if not host or not token_file.exists():
@@ -170,7 +172,7 @@ def load_credentials() -> Credentials:
     )
 
 
-def _from_kubeconfig() -> Credentials:
+def _from_kubeconfig(path: Path | None) -> Credentials:
     try:
         kubernetes = importlib.import_module("kubernetes")
     except ImportError as error:
@@ -181,8 +183,9 @@ def _from_kubeconfig() -> Credentials:
     config = kubernetes.config
     configuration = kubernetes.client.Configuration()
     try:
-        config.load_kube_config(client_configuration=configuration)
-        _, active = config.list_kube_config_contexts()
+        given = None if path is None else str(path)
+        config.load_kube_config(config_file=given, client_configuration=configuration)
+        _, active = config.list_kube_config_contexts(config_file=given)
     except (config.ConfigException, OSError) as error:
         raise CredentialsError(f"the kubeconfig cannot be used: {error}") from error
     context = _context(configuration.host, configuration.ssl_ca_cert, verify=configuration.verify_ssl)
