@@ -15,7 +15,7 @@ import yaml
 from taskmaster.api.models.task import TaskSpec, TaskStatus
 from taskmaster.api.models.workerpool import WorkerPoolSpec, WorkerPoolStatus
 from taskmaster.api.names import GROUP, SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION, VERSION
-from taskmaster.api.rules import run_rules, task_rules, volume_rules
+from taskmaster.api.rules import run_rules, status_rules, task_rules, volume_rules
 from taskmaster.api.schema import Schema, structural_schema
 
 Column = dict[str, Any]
@@ -33,6 +33,7 @@ def task_crd() -> dict[str, Any]:
     spec["properties"]["run"]["x-kubernetes-validations"] = run_rules()
     status = structural_schema(TaskStatus)
     status["default"] = {"phase": "Pending", "attempt": 0}
+    status["x-kubernetes-validations"] = status_rules()
     return _crd(
         kind="Task",
         plural="tasks",

@@ -29,9 +29,9 @@ def field_names(model: type[TaskSpec] | type[TaskStatus] | type[Run]) -> list[st
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def unchanged(path: str, field: str) -> str:
+def unchanged(path: str) -> str:
     """Return CEL saying that an optional field is the same in `self` and `oldSelf`."""
-    new, old = f"self.{path}.{field}", f"oldSelf.{path}.{field}"
+    new, old = f"self.{path}", f"oldSelf.{path}"
     return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
 
@@ -52,35 +52,34 @@ def volume_rules(sources: list[str]) -> list[Rule]:
     return [{"rule": f"{count} == 1", "message": f"exactly one of {', '.join(sources)} must be set"}]
 
 
-def task_rules() -> list[Rule]:
-    """Rules at the root of a Task, most of them about transitions."""
+def status_rules() -> list[Rule]:
+    """Rules of a Task's status: which states there are, and which moves between them."""
     terminal = _quoted(TERMINAL)
     rules: list[Rule] = [
         {
-            "rule": f"!(self.status.phase in [{terminal}]) || has(self.status.completionTime)",
+            "rule": f"!(self.phase in [{terminal}]) || has(self.completionTime)",
             "message": "a finished Task needs a completionTime",
         },
         {
-            "rule": "!(self.status.phase in ['Assigned', 'Running']) || has(self.status.assignment)",
+            "rule": "!(self.phase in ['Assigned', 'Running']) || has(self.assignment)",
             "message": "an Assigned or Running Task needs an assignment",
         },
         {
-            "rule": "self.status.phase != 'Pending' || !has(self.status.assignment)",
+            "rule": "self.phase != 'Pending' || !has(self.assignment)",
             "message": "a Pending Task has no assignment",
         },
         {
-            "rule": "self.status.attempt == oldSelf.status.attempt || (oldSelf.status.phase == 'Pending' && "
-            "self.status.phase == 'Assigned' && self.status.attempt == oldSelf.status.attempt + 1)",
+            "rule": "self.attempt == oldSelf.attempt || (oldSelf.phase == 'Pending' && "
+            "self.phase == 'Assigned' && self.attempt == oldSelf.attempt + 1)",
             "message": "attempt grows by one when a Task is assigned, and never otherwise",
         },
         {
-            "rule": "self.status.attempt > oldSelf.status.attempt || self.status.phase != 'Assigned' || "
-            "oldSelf.status.phase == 'Assigned'",
+            "rule": "self.attempt > oldSelf.attempt || self.phase != 'Assigned' || oldSelf.phase == 'Assigned'",
             "message": "every assignment is a new attempt",
         },
         *(
             {
-                "rule": f"oldSelf.status.phase != '{phase}' || self.status.phase in [{_quoted(successors)}]",
+                "rule": f"oldSelf.phase != '{phase}' || self.phase in [{_quoted(successors)}]",
                 "message": f"a {phase} Task can only become {' or '.join(sorted(successors - {phase}))}",
             }
             for phase, successors in SUCCESSORS.items()
@@ -89,18 +88,22 @@ def task_rules() -> list[Rule]:
     ]
     rules.extend(
         {
-            "rule": f"!(oldSelf.status.phase in [{terminal}]) || ({unchanged('status', name)})",
+            "rule": f"!(oldSelf.phase in [{terminal}]) || ({unchanged(name)})",
             "message": f"a finished Task is final: status.{name} cannot be changed",
         }
         for name in field_names(TaskStatus)
         if name not in ALWAYS_MUTABLE_STATUS_FIELDS + FREE_FORM_STATUS_FIELDS
     )
-    rules.extend(
+    return rules
+
+
+def task_rules() -> list[Rule]:
+    """Rules at the root of a Task: they compare the spec with the status."""
+    return [
         {
-            "rule": f"oldSelf.status.attempt == 0 || ({unchanged('spec', name)})",
+            "rule": f"!has(oldSelf.status) || oldSelf.status.attempt == 0 || ({unchanged(f'spec.{name}')})",
             "message": f"spec.{name} cannot be changed after the Task was first assigned; create a new Task instead",
         }
         for name in field_names(TaskSpec)
         if name not in ALWAYS_MUTABLE_SPEC_FIELDS
-    )
-    return rules
+    ]

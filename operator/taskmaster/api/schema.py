@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 
-_DROPPED = ("title", "$defs", "discriminator")
+_DROPPED = ("title", "$defs", "discriminator", "propertyNames")
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:

@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Awaitable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from pythonjsonlogger.json import JsonFormatter
@@ -95,9 +97,9 @@ async def _lead(term: Term, elector: LeaderElector, stopping: asyncio.Event) -> 
             raise result
 
 
-async def _until(stopping: asyncio.Event, work: object) -> bool:
+async def _until(stopping: asyncio.Event, work: Awaitable[None]) -> bool:
     """Await `work` unless told to stop before; return whether it was done."""
-    worker = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    worker = asyncio.ensure_future(work)
     stopper = asyncio.create_task(stopping.wait())
     await asyncio.wait({worker, stopper}, return_when=asyncio.FIRST_COMPLETED)
     stopper.cancel()
@@ -126,12 +128,11 @@ async def _owner(api: Client, settings: Settings) -> Object | None:
     }
 
 
-async def apply_crds(settings_directory: str) -> int:
+async def apply_crds(directory: Path) -> int:
     """Apply the packaged CRDs; the exit code."""
-    from pathlib import Path
-
+    packaged = crds.read(directory)
     async with Client(load_credentials(), component="crds") as api:
-        for name in await crds.apply(api, Path(settings_directory)):
+        for name in await crds.apply(api, packaged):
             print(f"applied {name}")
     return 0
 
@@ -157,7 +158,7 @@ def main() -> int:
     try:
         match command:
             case "apply-crds":
-                return asyncio.run(apply_crds(os.environ.get("TASKMASTER_CRDS_DIR", "/opt/taskmaster/crds")))
+                return asyncio.run(apply_crds(Path(os.environ.get("TASKMASTER_CRDS_DIR", "/opt/taskmaster/crds"))))
             case "smoke-test":
                 return asyncio.run(smoke_test(os.environ.get("TASKMASTER_SMOKE_NAMESPACE", "default")))
         asyncio.run(run(from_environment(os.environ)))

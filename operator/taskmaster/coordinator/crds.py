@@ -7,12 +7,13 @@ it, the operator must not work against a schema that drops its fields.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from taskmaster.api import names
-from taskmaster.kube.api import Api, ApplyPatch
+from taskmaster.kube.api import Api, ApplyPatch, Object
 from taskmaster.kube.errors import Forbidden, NotFound
 from taskmaster.kube.resource import CRDS
 
@@ -41,11 +42,15 @@ async def trouble(api: Api) -> str:
     return ""
 
 
-async def apply(api: Api, directory: Path) -> list[str]:
-    """Apply the CRDs of a directory, never replacing a newer one by an older; return the names of those written."""
+def read(directory: Path) -> list[Object]:
+    """Return the CRDs in the files of a directory."""
+    return [yaml.safe_load(path.read_text()) for path in sorted(directory.glob("*.yaml"))]
+
+
+async def apply(api: Api, crds: Sequence[Object]) -> list[str]:
+    """Apply CRDs, never replacing a newer one by an older; return the names of those written."""
     applied = []
-    for path in sorted(directory.glob("*.yaml")):
-        crd = yaml.safe_load(path.read_text())
+    for crd in crds:
         name = crd["metadata"]["name"]
         ours = int(crd["metadata"]["annotations"][names.SCHEMA_REVISION_ANNOTATION])
         try:

@@ -250,11 +250,9 @@ def _owned_by(found: Object, pool: Object) -> bool:
 
 def _same(found: Object, wanted: Object) -> bool:
     """Whether a Deployment was built from the same template by us and still asks for as many workers."""
-    digest = found["metadata"].get("annotations", {}).get(names.TEMPLATE_HASH_ANNOTATION)
-    return (
-        digest == wanted["metadata"]["annotations"][names.TEMPLATE_HASH_ANNOTATION]
-        and found["spec"]["replicas"] == wanted["spec"]["replicas"]
-    )
+    digest: str | None = found["metadata"].get("annotations", {}).get(names.TEMPLATE_HASH_ANNOTATION)
+    same_template = digest == wanted["metadata"]["annotations"][names.TEMPLATE_HASH_ANNOTATION]
+    return same_template and bool(found["spec"]["replicas"] == wanted["spec"]["replicas"])
 
 
 def _deployment_problem(deployment: Object) -> str:

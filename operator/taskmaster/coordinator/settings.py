@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 
 class BadSetting(ValueError):
@@ -29,7 +28,6 @@ class Settings:
     owner_deployment: str
     http_host: str
     http_port: int
-    crds_directory: Path
     log_level: str
 
 
@@ -54,7 +52,6 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         owner_deployment=environ.get("TASKMASTER_OWNER_DEPLOYMENT", ""),
         http_host=host,
         http_port=_number(port, "the port of TASKMASTER_HTTP_ADDRESS", 0),
-        crds_directory=Path(environ.get("TASKMASTER_CRDS_DIR", "/opt/taskmaster/crds")),
         log_level=environ.get("TASKMASTER_LOG_LEVEL", "INFO").upper(),
     )
     if settings.worker_renew_seconds * 2 > settings.worker_lease_seconds:

@@ -115,8 +115,8 @@ class Term:
         finally:
             self._state.cache = None
             self._state.watch_ages = dict
-            for part in ("crds", "kopf", *self._informers):
-                self._health.forget(part)
+            for name in ("crds", "kopf", *self._informers):
+                self._health.forget(name)
 
     async def stop(self) -> None:
         """Let kopf end in its own way and the writes under way be answered, before the term is cancelled."""

@@ -14,8 +14,7 @@ from taskmaster.api.models.base import Conditions, Count, EnvVars, FreeForm, Mod
 
 Path = Annotated[str, Field(min_length=1, max_length=4_096)]
 Quantity = Annotated[str, Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True})]
-LabelKey = Annotated[str, Field(max_length=317)]
-Strings = Annotated[dict[LabelKey, Annotated[str, Field(max_length=1_024)]], Field(max_length=64)]
+Strings = Annotated[dict[str, Annotated[str, Field(max_length=1_024)]], Field(max_length=64)]
 
 
 class KeyToPath(Model):
@@ -101,9 +100,9 @@ class VolumeMount(Model):
 class Resources(Model):
     """Requests and limits of the runner container, which all running Tasks of a worker share."""
 
-    requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] | None = None
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
     """What the scheduler of Kubernetes reserves, such as {cpu: 500m, memory: 256Mi}."""
-    limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] | None = None
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
     """What the container may use at most."""
 
 
