@@ -13,6 +13,9 @@ from typing import Protocol
 
 from images import REPOSITORY, Image
 from localcluster import paths
+from localcluster.choice import Choice, docker_runs
+from localcluster.choice import choose as choice_of_environment
+from localcluster.errors import LocalClusterError
 from steps import StepFailed, read, run, succeeds
 
 NAME = "taskmaster"
@@ -59,17 +62,17 @@ def choose(name: str = NAME) -> Place:
     Raises:
         StepFailed: an unknown value, or something is missing that only the user can install.
     """
-    match os.environ.get("CLUSTER") or "auto":
-        case "auto":
-            return KindCluster(name) if shutil.which("kind") and _docker_runs() else LocalCluster(name)
-        case "kind":
+    try:
+        choice = choice_of_environment()
+    except LocalClusterError as error:
+        raise StepFailed(str(error)) from error
+    match choice:
+        case Choice.KIND:
             return KindCluster(name)
-        case "local":
+        case Choice.LOCAL:
             return LocalCluster(name)
-        case "existing":
+        case Choice.EXISTING:
             return ExistingCluster(os.environ.get("IMAGE_REGISTRY", ""))
-        case other:
-            raise StepFailed(f"CLUSTER={other} is none of auto, kind, local, existing")
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class KindCluster:
         """Check for kind and for a Docker engine."""
         if not shutil.which("kind"):
             raise StepFailed("CLUSTER=kind needs kind: install it with `go install sigs.k8s.io/kind@latest`")
-        if not _docker_runs():
+        if not docker_runs():
             raise StepFailed("CLUSTER=kind needs a running Docker engine: `docker info` fails")
 
     def tools(self) -> Path:
@@ -186,7 +189,7 @@ class ExistingCluster:
         """Check what only the user can know."""
         if not self.registry:
             raise StepFailed("CLUSTER=existing needs IMAGE_REGISTRY=host/path, from which the cluster can pull images")
-        if not _docker_runs():
+        if not docker_runs():
             raise StepFailed("CLUSTER=existing needs a running Docker engine to build images: `docker info` fails")
 
     def tools(self) -> Path:
@@ -224,10 +227,6 @@ def _localcluster() -> list[str]:
 
 def _tools(*options: str) -> Path:
     return Path(read([*_localcluster(), "tools", *options], timeout=25 * MINUTE).strip())
-
-
-def _docker_runs() -> bool:
-    return succeeds(["docker", "info"], timeout=20)
 
 
 def _docker_build(image: Image, reference: str) -> str:
