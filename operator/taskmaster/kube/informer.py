@@ -24,7 +24,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from random import Random
 from typing import Final, Generic, TypeVar
 
@@ -33,6 +32,9 @@ from taskmaster.kube.backoff import Backoff
 from taskmaster.kube.errors import ApiError, Gone, NotFound
 from taskmaster.kube.observer import NullObserver, Observer
 from taskmaster.kube.resource import Object, Resource
+from taskmaster.kube.store import Delta, Malformed, Store, parse_version
+
+__all__ = ["Delta", "Informer"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +45,6 @@ WATCH_SECONDS: Final = 300
 
 SHORT_WATCH_SECONDS: Final = 1.0
 """A watch that ends sooner than this without an event counts as a failure; client-go's "very short watch"."""
-
-
-class MalformedEvent(ApiError):
-    """The stream carried something that is not an event of an object."""
-
-    default_reason = "Malformed"
-
-
-@dataclass(frozen=True, slots=True)
-class Delta(Generic[T]):
-    """One change: `old` is None for an addition, `new` is None when the object has gone or left the selector."""
-
-    old: T | None
-    new: T | None
-
-
-@dataclass(slots=True)
-class _Known:
-    name: tuple[str, str]
-    version: int
 
 
 class Informer(Generic[T]):
@@ -92,21 +74,26 @@ class Informer(Generic[T]):
         self._namespace = namespace
         self._label_selector = label_selector
         self._field_selector = field_selector
-        self._transform = transform
         self._on_deltas = on_deltas
         self._page_size = page_size
         self._clock = clock
         self._random = random or Random()
         self._observer = observer or NullObserver()
         self._backoff = Backoff(initial=0.1, factor=2.0, maximum=30.0, random=self._random)
-        self._known: dict[str, _Known] = {}
-        self._uids: dict[tuple[str, str], str] = {}
-        self._version = 0
-        self.store: dict[str, T] = {}
+        self._store = Store(transform)
         self.synced = asyncio.Event()
         self.last_heard = clock()
         self.last_error: str | None = None
-        self.skipped = 0
+
+    @property
+    def store(self) -> dict[str, T]:
+        """The transformed objects by uid; read only."""
+        return self._store.objects
+
+    @property
+    def skipped(self) -> int:
+        """How many times an object could not be read."""
+        return self._store.skipped
 
     async def run(self) -> None:
         """List and watch for ever; cancel to stop. What `on_deltas` raises ends it: that is a bug, not weather."""
@@ -118,13 +105,12 @@ class Informer(Generic[T]):
                     await self._list()
                     relist_because = None
                     self.synced.set()
-                    self.last_error = None
                 await self._watch()
                 continue
             except ApiError as error:
                 pause = self._backoff.next(at_least=error.retry_after)
                 self.last_error = str(error)
-                if isinstance(error, Gone | NotFound | MalformedEvent):
+                if isinstance(error, Gone | NotFound | Malformed):
                     relist_because = error.default_reason
                 logger.info(
                     "watch or list failed, trying again",
@@ -133,9 +119,9 @@ class Informer(Generic[T]):
             await asyncio.sleep(pause)
 
     async def _list(self) -> None:
-        """Bring the store to the server's present state, page by page, then drop what was in no page."""
+        """Bring the store to the server's present state, page by page, then drop what was on no page."""
         seen: set[str] = set()
-        token, limit, version = "", self._page_size or None, 0
+        token, limit = "", self._page_size or None
         while True:
             try:
                 page = await self._api.list(
@@ -155,50 +141,41 @@ class Informer(Generic[T]):
                 continue
             self.last_heard = self._clock()
             deltas: list[Delta[T]] = []
-            for item in page.items:
-                uid, known = _identify(item)
-                seen.add(uid)
-                self._put(uid, known, item, deltas)
+            seen.update([self._store.listed(item, deltas) for item in page.items])
             self._deliver(deltas)
-            version = _version(page.resource_version)
             if not (token := page.continue_token):
-                break
-        gone: list[Delta[T]] = []
-        for uid in [uid for uid in self._known if uid not in seen]:
-            self._drop(uid, gone)
-        self._deliver(gone)
-        # Set, not raised: after a restore of etcd from a backup versions go back, and the list is what is true.
-        self._version = version
+                self._deliver(self._store.finish_list(seen, parse_version(page.resource_version)))
+                return
 
     async def _watch(self) -> None:
         """Follow one watch to its end, handing over batches as they come.
 
-        The pump fills `batch` as long as it finds events without suspending; it wakes us once, and we run when it had
-        to wait.
+        The pump fills `batch` for as long as it finds events without suspending; we run when it had to wait.
         """
         batch: list[WatchEvent] = []
         arrived = asyncio.Event()
         started = self._clock()
         pump = asyncio.create_task(self._pump(batch, arrived), name=f"watch-{self._resource.plural}")
-        events = 0
+        heard = False
         try:
             while not pump.done() or batch:
                 await arrived.wait()
                 arrived.clear()
-                if taken := batch[:]:
+                if batch:
+                    taken = batch[:]
                     batch.clear()
-                    events += len(taken)
+                    heard = True
                     self._apply(taken)
-                    self._backoff.reset()
-                    self.last_error = None
+                    self._recovered()
             pump.result()
         finally:
             pump.cancel()
             with suppress(asyncio.CancelledError, ApiError):
                 await pump
-        if not events and self._clock() - started < SHORT_WATCH_SECONDS:
+        self.last_heard = self._clock()
+        if not heard and self.last_heard - started < SHORT_WATCH_SECONDS:
             raise ApiError("the server ended the watch at once, without an event", reason="ShortWatch")
-        self._backoff.reset()
+        self._recovered()
 
     async def _pump(self, batch: list[WatchEvent], arrived: asyncio.Event) -> None:
         clock, observer, plural = self._clock, self._observer, self._resource.plural
@@ -208,7 +185,7 @@ class Informer(Generic[T]):
                 namespace=self._namespace,
                 label_selector=self._label_selector,
                 field_selector=self._field_selector,
-                resource_version=str(self._version),
+                resource_version=str(self._store.version),
                 timeout_seconds=int(WATCH_SECONDS * (1 + self._random.random())),
             ):
                 self.last_heard = clock()
@@ -220,76 +197,17 @@ class Informer(Generic[T]):
 
     def _apply(self, events: Sequence[WatchEvent]) -> None:
         deltas: list[Delta[T]] = []
+        hear = self._store.hear
         try:
             for event in events:
-                if event.type == "BOOKMARK":
-                    self._version = max(self._version, _version(_metadata(event.object).get("resourceVersion")))
-                    continue
-                uid, known = _identify(event.object)
-                if known.version <= self._version:
-                    continue
-                self._version = known.version
-                if event.type == "DELETED":
-                    self._drop(uid, deltas)
-                elif event.type in ("ADDED", "MODIFIED"):
-                    self._put(uid, known, event.object, deltas)
-                else:
-                    raise MalformedEvent(f"unknown event type {event.type!r}")
+                hear(event.type, event.object, deltas)
         finally:
             self._deliver(deltas)
 
-    def _put(self, uid: str, known: _Known, item: Object, deltas: list[Delta[T]]) -> None:
-        before = self._known.get(uid)
-        if before is not None and before.version == known.version:
-            return
-        if before is None and (namesake := self._uids.get(known.name)) is not None:
-            self._drop(namesake, deltas)
-        try:
-            new = self._transform(item)
-        except Exception:
-            # Whatever a stranger wrote into an object must not stop the others.
-            self.skipped += 1
-            logger.warning(
-                "object skipped: it could not be read",
-                extra={"resource": self._resource.plural, "object": "/".join(known.name)},
-                exc_info=True,
-            )
-            return
-        self._known[uid] = known
-        self._uids[known.name] = uid
-        deltas.append(Delta(self.store.get(uid), new))
-        self.store[uid] = new
-
-    def _drop(self, uid: str, deltas: list[Delta[T]]) -> None:
-        known = self._known.pop(uid, None)
-        if known is None:
-            return
-        if self._uids.get(known.name) == uid:
-            del self._uids[known.name]
-        deltas.append(Delta(self.store.pop(uid), None))
+    def _recovered(self) -> None:
+        self._backoff.reset()
+        self.last_error = None
 
     def _deliver(self, deltas: Sequence[Delta[T]]) -> None:
         if deltas:
             self._on_deltas(deltas)
-
-
-def _metadata(item: Object) -> Object:
-    metadata = item.get("metadata")
-    if not isinstance(metadata, dict):
-        raise MalformedEvent("object without metadata")
-    return metadata
-
-
-def _identify(item: Object) -> tuple[str, _Known]:
-    metadata = _metadata(item)
-    uid, name = metadata.get("uid"), metadata.get("name")
-    if not isinstance(uid, str) or not isinstance(name, str):
-        raise MalformedEvent("object without uid or name")
-    return uid, _Known((metadata.get("namespace") or "", name), _version(metadata.get("resourceVersion")))
-
-
-def _version(text: object) -> int:
-    try:
-        return int(text)  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError):
-        raise MalformedEvent(f"resourceVersion {text!r} is not a number") from None
