@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from localcluster import requirements, tools
+from localcluster import images, requirements, tools
 from localcluster.commands import say
 from localcluster.errors import LocalClusterError
 
@@ -42,6 +42,23 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("requirements", help="check what a node cluster needs, install missing Debian packages")
     verb.set_defaults(run=lambda _: requirements.ensure())
+
+    verb = verbs.add_parser("ensure", help="make sure that a node cluster runs: keep, start again, or replace it")
+    verb.add_argument("--name", default="taskmaster")
+    verb.set_defaults(run=_ensure)
+
+    verb = verbs.add_parser("leftovers", help="list what is left of a node cluster; fails if there is anything")
+    verb.add_argument("name")
+    verb.set_defaults(run=_leftovers)
+
+    image = verbs.add_parser("image", help="container images").add_subparsers(required=True, metavar="COMMAND")
+    verb = image.add_parser("build", help="build a Dockerfile on a Debian base; prints the archive's path")
+    verb.add_argument("--tag", required=True, metavar="NAME:TAG")
+    verb.add_argument("--file", required=True, type=Path, metavar="DOCKERFILE")
+    verb.add_argument("--context", type=Path, default=Path())
+    verb.add_argument("--input", nargs="+", action="extend", default=[], metavar="PATH", help="what it may copy")
+    verb.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    verb.set_defaults(run=_image_build)
     return top
 
 
@@ -66,3 +83,32 @@ def _control_plane(options: argparse.Namespace) -> None:
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
                     signal.pause()
+
+
+def _ensure(options: argparse.Namespace) -> None:
+    from localcluster.cluster import Cluster
+
+    Cluster(options.name).ensure()
+
+
+def _leftovers(options: argparse.Namespace) -> None:
+    from localcluster.leftovers import leftovers
+
+    found = leftovers(options.name)
+    print("\n".join(found), end="\n" if found else "")
+    if found:
+        raise LocalClusterError(f"{len(found)} things are left of cluster {options.name!r}")
+
+
+def _image_build(options: argparse.Namespace) -> None:
+    dockerfile = options.file if options.file.exists() else options.context / options.file
+    if not dockerfile.exists():
+        raise LocalClusterError(f"there is no {options.file}")
+    recipe = images.Recipe(
+        reference=options.tag,
+        dockerfile=dockerfile.resolve(),
+        context=options.context.resolve(),
+        inputs=tuple(options.input) or (".",),
+        arguments=dict(argument.split("=", 1) for argument in options.build_arg),
+    )
+    print(images.build(recipe))

@@ -22,6 +22,7 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
     check: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> str:
     """Run a command and return what it printed on stdout.
 
@@ -32,6 +33,7 @@ def run(
         env: variables added to this process's own.
         stdin: text given to it; nothing otherwise.
         check: whether a non-zero exit is an error.
+        pass_fds: open files that it inherits.
 
     Raises:
         LocalClusterError: not found, timed out, or failed (with the end of its output).
@@ -48,6 +50,7 @@ def run(
             errors="replace",
             timeout=timeout,
             check=False,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError as error:
         raise LocalClusterError(f"{words[0]} is not installed: cannot run {' '.join(words)}") from error

@@ -63,6 +63,8 @@ def apiserver(
         f"--service-account-issuer={SERVICE_ACCOUNT_ISSUER}",
         f"--service-account-key-file={tokens}",
         f"--service-account-signing-key-file={tokens}",
+        # Node names mean nothing to anybody else: there is no DNS.
+        "--kubelet-preferred-address-types=InternalIP",
         "--allow-privileged=true",
     ]
 
@@ -83,4 +85,33 @@ def controller_manager(binary: Path, *, authority: Authority, kubeconfig: Path, 
         "--kube-api-burst=400",
         "--bind-address=127.0.0.1",
         f"--secure-port={port}",
+    ]
+
+
+def scheduler(binary: Path, *, kubeconfig: Path) -> list[str]:
+    """Return the scheduler's command line."""
+    return [
+        str(binary),
+        f"--kubeconfig={kubeconfig}",
+        f"--authentication-kubeconfig={kubeconfig}",
+        f"--authorization-kubeconfig={kubeconfig}",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+    ]
+
+
+def proxy(binary: Path, *, kubeconfig: Path, node: str, pod_cidr: str) -> list[str]:
+    """Return kube-proxy's command line."""
+    return [
+        str(binary),
+        f"--kubeconfig={kubeconfig}",
+        f"--hostname-override={node}",
+        "--proxy-mode=iptables",
+        f"--cluster-cidr={pod_cidr}",
+        # All pods are on one bridge: without this the answer would take the short way back, past the translation.
+        "--masquerade-all",
+        # These settings belong to the whole machine.
+        "--conntrack-max-per-core=0",
+        "--conntrack-tcp-timeout-established=0s",
+        "--conntrack-tcp-timeout-close-wait=0s",
     ]

@@ -149,7 +149,7 @@ class ControlPlane:
         self._children[name] = Child(name, command, self.directory / f"{name}.log")
 
     def _get(self, path: str) -> int:
-        return https_get(self.server + path, authority=self.ca_file, credentials=self._admin)
+        return https_get(self.server + path, authority=self.ca_file, credentials=self._admin).status
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         def watch() -> None:

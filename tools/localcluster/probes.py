@@ -1,6 +1,7 @@
 """Waiting until something is so: polling with a deadline, and the probes that need no client library."""
 
 import contextlib
+import http.client
 import random
 import socket
 import ssl
@@ -8,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.certificates import KeyPair
@@ -40,8 +42,16 @@ def wait_until(
         time.sleep(PAUSE)
 
 
-def https_get(url: str, *, authority: Path, credentials: KeyPair | None = None, timeout: float = 5.0) -> int:
-    """Return the HTTP status of a GET, or 0 when there is no answer."""
+@dataclass(frozen=True)
+class Answer:
+    """What a server said; status 0 means that it said nothing."""
+
+    status: int
+    body: bytes = b""
+
+
+def https_get(url: str, *, authority: Path, credentials: KeyPair | None = None, timeout: float = 5.0) -> Answer:
+    """Send a GET and return the answer, whatever its status; never through a proxy."""
     try:
         context = ssl.create_default_context(cafile=str(authority))
         if credentials:
@@ -50,12 +60,12 @@ def https_get(url: str, *, authority: Path, credentials: KeyPair | None = None, 
             urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler({})
         )
         with opener.open(url, timeout=timeout) as response:
-            return int(response.status)
+            return Answer(response.status, response.read())
     except urllib.error.HTTPError as error:
         with contextlib.closing(error):
-            return error.code
-    except (OSError, urllib.error.URLError):
-        return 0
+            return Answer(error.code)
+    except (OSError, http.client.HTTPException):
+        return Answer(0)
 
 
 def free_port() -> int:

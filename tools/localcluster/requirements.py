@@ -55,7 +55,7 @@ def ensure() -> None:
 
 def missing_packages() -> list[str]:
     """Return the packages of which a program is missing."""
-    return [package for package, programs in PACKAGES.items() if not all(map(_find, programs))]
+    return [package for package, programs in PACKAGES.items() if not all(map(find, programs))]
 
 
 def unfixable(missing: Sequence[str]) -> list[str]:
@@ -79,7 +79,8 @@ def unfixable(missing: Sequence[str]) -> list[str]:
     return problems
 
 
-def _find(program: str) -> str | None:
+def find(program: str) -> str | None:
+    """Return where a program is, also where root's PATH does not look."""
     # Root's PATH lacks the sbin directories on some machines.
     return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
 

@@ -1,0 +1,64 @@
+"""Building with buildah, in a storage of our own: the machine's /var/lib/containers is never touched.
+
+The vfs driver and chroot isolation work in every environment that has root, also inside of containers and without
+cgroups or overlay mounts. Everything runs in namespaces of its own and leaves no mounts behind when it is killed.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from localcluster import buildsettings
+from localcluster.commands import run
+
+TIMEOUT = 1200.0
+
+
+class Buildah:
+    """A buildah whose storage is in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]
+        storage = [f"--root={directory / 'root'}", f"--runroot={directory / 'run'}", "--storage-driver=vfs"]
+        policy = directory / "policy.json"
+        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        self._policy = f"--signature-policy={policy}"
+        self._command = [*isolated, "buildah", *storage]
+
+    def import_base(self, archive: Path, reference: str) -> None:
+        """Bring an image archive into the storage, under a name, unless it is there."""
+        names = self._run("images", "--format", "{{.Name}}:{{.Tag}}").split()
+        if reference in names:
+            return
+        # An earlier base is of no use any more, and vfs keeps full copies.
+        self._run("rmi", "--all", "--force", check=False)
+        identity = self._run("pull", f"--signature-policy={self._policy}", "--quiet", f"oci-archive:{archive}").split()[
+            -1
+        ]
+        self._run("tag", identity, reference)
+
+    def build(
+        self, reference: str, dockerfile: Path, context: Path, arguments: Mapping[str, str], target: Path
+    ) -> None:
+        """Build a Dockerfile and write the image to an archive; nothing of it stays in the storage."""
+        settings = buildsettings.collect()
+        with tempfile.TemporaryDirectory() as scratch:
+            config = Path(scratch) / "pip.conf"
+            config.write_text(settings.pip_config)
+            mounts = [(config, "/etc/pip.conf"), *((path, str(path)) for path in settings.directories)]
+            if settings.bundle:
+                mounts.append((settings.bundle.resolve(), buildsettings.BUNDLE_IN_IMAGE))
+            options = [f"--volume={source}:{inside}:ro" for source, inside in mounts]
+            options += [f"--build-arg={name}={value}" for name, value in {**settings.proxies, **arguments}.items()]
+            fixed = ["--isolation=chroot", "--pull-never", "--layers=false", "--quiet", "--format=docker"]
+            self._run(
+                "build", *fixed, self._policy, *options, f"--tag={reference}", f"--file={dockerfile}", str(context)
+            )
+            try:
+                self._run("push", "--quiet", self._policy, reference, f"docker-archive:{target}:{reference}")
+            finally:
+                self._run("rmi", "--force", reference, check=False)
+
+    def _run(self, *arguments: str, check: bool = True) -> str:
+        return run([*self._command, *arguments], timeout=TIMEOUT, check=check)
