@@ -254,6 +254,7 @@ def _bookmark(resource: Resource, revision: int) -> WatchEvent:
 
 
 async def _first(changed: asyncio.Event, broken: asyncio.Event, seconds: float) -> None:
+    seconds = max(seconds, 0.001)  # a virtual clock may stop just short of the time that it was asked for
     tasks = [asyncio.ensure_future(changed.wait()), asyncio.ensure_future(broken.wait())]
     try:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

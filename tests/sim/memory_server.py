@@ -62,15 +62,19 @@ class MemoryServer:
     resource/subresource)."""
 
     def __init__(
-        self, *, random: Random | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        *,
+        random: Random | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        first_revision: int = FIRST_REVISION,
     ) -> None:
         self._random = random or Random(0)
         self._now = now
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
         self._logs: dict[str, list[Revision]] = {}
         self._pages: dict[str, list[Object]] = {}
-        self.revision = FIRST_REVISION
-        self.compacted = FIRST_REVISION
+        self.revision = first_revision
+        self.compacted = first_revision
         self.history: list[Revision] = []
         self.writes: Counter[tuple[str, str]] = Counter()
         self.admission: list[Admission] = []
