@@ -10,6 +10,7 @@ peer earlier, as client-go's HTTP/2 pings do (after 30 s, then 15 s).
 """
 
 import asyncio
+import io
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -231,7 +232,8 @@ class Client(Api):
                 self._credentials.server + path,
                 params=params,
                 headers=headers,
-                data=None if body is None else orjson.dumps(body),
+                # As a file: aiohttp warns about large bodies in memory, whose sending it cannot interrupt.
+                data=None if body is None else io.BytesIO(orjson.dumps(body)),
             ) as response:
                 answer = await response.read()
                 code = response.status
