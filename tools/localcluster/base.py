@@ -39,7 +39,7 @@ REMOVED = (
 
 def key(suite: str = SUITE, packages: Sequence[str] = PACKAGES) -> str:
     """Hash what decides the content, this recipe included; Debian's point releases do not count."""
-    recipe = [suite, platform.machine(), *sorted(packages), "without", *REMOVED]
+    recipe = [suite, platform.machine(), *sorted(packages), "without", *REMOVED, "with an empty etc/pip.conf"]
     return hashlib.sha256(" ".join(recipe).encode()).hexdigest()[:16]
 
 
@@ -103,6 +103,8 @@ def _build(scratch: Path, path: Path) -> None:
                 shutil.rmtree(item)
             else:
                 item.unlink()
+    # Builds mount the machine's settings over it; a mount point that did not exist would stay in the built image.
+    (root / "etc" / "pip.conf").touch()
     layer = scratch / "layer.tar"
     run(["tar", "--sort=name", "--numeric-owner", "-C", str(root), "-cf", str(layer), "."], timeout=TIMEOUT)
     archive.write(scratch / "base.tar", layer, reference=reference(), entrypoint=())

@@ -4,6 +4,7 @@ The vfs driver and chroot isolation work in every environment that has root, als
 cgroups or overlay mounts. Everything runs in namespaces of its own and leaves no mounts behind when it is killed.
 """
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from localcluster import buildsettings
 from localcluster.commands import run
 
 TIMEOUT = 1200.0
+# Empty in every Debian system.
+MOUNT = "/mnt"
 
 
 class Buildah:
@@ -33,23 +36,25 @@ class Buildah:
             return
         # An earlier base is of no use any more, and vfs keeps full copies.
         self._run("rmi", "--all", "--force", check=False)
-        identity = self._run("pull", f"--signature-policy={self._policy}", "--quiet", f"oci-archive:{archive}").split()[
-            -1
-        ]
+        identity = self._run("pull", self._policy, "--quiet", f"oci-archive:{archive}").split()[-1]
         self._run("tag", identity, reference)
 
     def build(
         self, reference: str, dockerfile: Path, context: Path, arguments: Mapping[str, str], target: Path
     ) -> None:
         """Build a Dockerfile and write the image to an archive; nothing of it stays in the storage."""
-        settings = buildsettings.collect()
+        settings = buildsettings.collect(links=MOUNT)
         with tempfile.TemporaryDirectory() as scratch:
-            config = Path(scratch) / "pip.conf"
-            config.write_text(settings.pip_config)
-            mounts = [(config, "/etc/pip.conf"), *((path, str(path)) for path in settings.directories)]
+            for number, directory in enumerate(settings.directories):
+                shutil.copytree(directory, Path(scratch) / "links" / str(number))
+            (Path(scratch) / "pip.conf").write_text(settings.pip_config)
+            # Only onto what is in the image already: a mount point that is made for the build would stay in it.
+            mounts = {"/etc/pip.conf": Path(scratch) / "pip.conf"}
+            if settings.directories:
+                mounts[MOUNT] = Path(scratch) / "links"
             if settings.bundle:
-                mounts.append((settings.bundle.resolve(), buildsettings.BUNDLE_IN_IMAGE))
-            options = [f"--volume={source}:{inside}:ro" for source, inside in mounts]
+                mounts[buildsettings.BUNDLE_IN_IMAGE] = settings.bundle.resolve()
+            options = [f"--volume={source}:{inside}:ro" for inside, source in mounts.items()]
             options += [f"--build-arg={name}={value}" for name, value in {**settings.proxies, **arguments}.items()]
             fixed = ["--isolation=chroot", "--pull-never", "--layers=false", "--quiet", "--format=docker"]
             self._run(

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,22 +39,29 @@ class BuildSettings:
     proxies: Mapping[str, str]
 
 
-def collect(environment: Mapping[str, str] = os.environ) -> BuildSettings:
-    """Read the machine's settings."""
+def collect(*, links: str, environment: Mapping[str, str] = os.environ) -> BuildSettings:
+    """Read the machine's settings.
+
+    Args:
+        links: directory of the build below which pip finds a copy of each local package directory, by its number.
+        environment: variables to take into account.
+    """
     listed = ""
     if pip := shutil.which("pip3") or shutil.which("pip"):
         listed = run([pip, "config", "list"], timeout=60, check=False)
     settings = parse_pip_settings(listed, environment)
     candidates = [settings.pop("cert", ""), environment.get("SSL_CERT_FILE", ""), str(SYSTEM_BUNDLE)]
     bundle = next((Path(name) for name in candidates if name and Path(name).is_file()), None)
-    links = [Path(word) for word in settings.get("find-links", "").split() if word.startswith("/")]
+    directories: list[Path] = []
+    if "find-links" in settings:
+        settings["find-links"] = " ".join(_relocate(settings["find-links"].split(), links, directories))
     chosen = {key: settings[key] for key in KEYS if key in settings}
     if bundle:
         chosen["cert"] = BUNDLE_IN_IMAGE
     return BuildSettings(
         pip_config=_render(chosen),
         bundle=bundle,
-        directories=tuple(path for path in links if path.is_dir()),
+        directories=tuple(directories),
         proxies={name: environment[name] for name in PROXIES if environment.get(name)},
     )
 
@@ -70,6 +77,16 @@ def parse_pip_settings(listed: str, environment: Mapping[str, str]) -> dict[str,
         if name.startswith("PIP_") and value:
             settings[_key(name.removeprefix("PIP_"))] = value
     return settings
+
+
+def _relocate(words: Iterable[str], links: str, directories: list[Path]) -> Iterator[str]:
+    for word in words:
+        path = Path(word.removeprefix("file://"))
+        if not path.is_absolute():
+            yield word
+        elif path.is_dir():
+            yield f"{links}/{len(directories)}"
+            directories.append(path)
 
 
 def _key(name: str) -> str:

@@ -5,6 +5,7 @@ that a creator killed at any moment leaves either nothing or something that `del
 """
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -13,13 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from localcluster import cgroups, discovery, namespaces, network, paths, requirements, tools
+from localcluster import cgroups, discovery, health, namespaces, network, paths, requirements, tools
 from localcluster.commands import locked, say
 from localcluster.errors import LocalClusterError
 from localcluster.layout import Layout, Spec
-from localcluster.probes import https_get, wait_until
+from localcluster.probes import Answer, https_get, wait_until
 from localcluster.processes import tail
 
 READY_TIMEOUT = 120.0
@@ -59,20 +59,30 @@ class Cluster:
             return pid
         raise LocalClusterError(f"cluster {self.name!r} is not running; `python -m localcluster ensure` starts it")
 
-    def healthy(self) -> bool:
-        """Return whether its API server answers and its node is ready."""
+    def healthy(self, *, since: datetime.datetime | None = None) -> bool:
+        """Return whether API server and kubelet answer and the node is ready.
+
+        Args:
+            since: what was reported before that does not count: after a new start the API server still tells what it
+                knew, of a node and of pods that have ended meanwhile.
+        """
         try:
             layout = self.layout
         except LocalClusterError:
             return False
-        base = layout.spec.address.url
-        for path in (f"/api/v1/nodes/{layout.spec.node}", "/api/v1/namespaces/default/serviceaccounts/default"):
-            answer = https_get(base + path, authority=layout.authority, credentials=layout.admin)
-            if answer.status != 200:
-                return False
-            if not _ready(json.loads(answer.body)):
-                return False
-        return True
+        node = f"/api/v1/nodes/{layout.spec.node}"
+
+        def get(path: str) -> Answer:
+            url = layout.spec.address.url + path
+            return https_get(url, authority=layout.authority, credentials=layout.admin)
+
+        reported = get(node)
+        if reported.status != 200 or not health.node_ready(json.loads(reported.body), since):
+            return False
+        if since and not ((pods := get("/api/v1/pods")).body and health.pods_current(json.loads(pods.body), since)):
+            return False
+        needed = (f"{node}/proxy/healthz", "/api/v1/namespaces/default/serviceaccounts/default")
+        return all(get(path).status == 200 for path in needed)
 
     def create(self, *, retain: bool = False) -> None:
         """Create it and wait until it is ready; whatever was made is removed again if that fails, unless `retain`."""
@@ -124,6 +134,8 @@ class Cluster:
 
     def _start(self) -> None:
         log = self.directory / "logs" / "node.log"
+        # Kubernetes' times have no fractions.
+        since = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 namespaces.command([sys.executable, "-m", discovery.MODULE, str(self.directory)]),
@@ -144,7 +156,8 @@ class Cluster:
             if process.poll() is not None:
                 raise LocalClusterError(f"the node ended while starting:\n{tail(log)}")
 
-        wait_until(self.healthy, f"cluster {self.name!r} to be ready", timeout=READY_TIMEOUT, watch=watch)
+        what = f"cluster {self.name!r} to be ready"
+        wait_until(lambda: self.healthy(since=since), what, timeout=READY_TIMEOUT, watch=watch)
 
     def _becomes_healthy(self, bin_dir: Path) -> bool:
         try:
@@ -181,9 +194,3 @@ def existing() -> list[Cluster]:
     """Return all clusters of this user, running or not."""
     root = paths.state("clusters")
     return [Cluster(entry.name) for entry in sorted(root.iterdir()) if entry.is_dir()] if root.exists() else []
-
-
-def _ready(resource: dict[str, Any]) -> bool:
-    # Only the node has conditions; a service account is ready when it exists.
-    conditions = resource.get("status", {}).get("conditions")
-    return conditions is None or any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)

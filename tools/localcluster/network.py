@@ -107,8 +107,9 @@ def connect(cluster: str, link: Link, host_namespace: int) -> None:
         "link set cni0 up",
         # Processes of the node itself reach Services only if a route exists before kube-proxy's rules rewrite it.
         f"route add {SERVICE_CIDR} dev cni0",
-        # There is no DNS server: lookups shall fail at once instead of timing out.
-        f"route add unreachable {DNS_HOST}/32",
+        # There is no DNS server, and lookups shall fail at once: "port unreachable" ends them, "host unreachable" does
+        # not. A Service of this address would still take precedence.
+        f"address add {DNS_HOST}/32 dev lo",
     ):
         run(["ip", *command.split()], timeout=TIMEOUT)
 
