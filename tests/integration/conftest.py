@@ -29,7 +29,11 @@ INSTALLED_KINDS = {
     "Role": Resource("rbac.authorization.k8s.io", "v1", "roles", "Role"),
     "RoleBinding": Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
     "ValidatingAdmissionPolicy": Resource(
-        "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingadmissionpolicies",
+        "ValidatingAdmissionPolicy",
+        namespaced=False,
     ),
     "ValidatingAdmissionPolicyBinding": Resource(
         "admissionregistration.k8s.io",

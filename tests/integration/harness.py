@@ -85,7 +85,12 @@ class World:
     # Tasks, as their users see them.
 
     async def submit(self, name: str, run: Object, **spec: Any) -> Object:
-        body = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": name}, "spec": {"run": run, **spec}}
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": "Task",
+            "metadata": {"name": name},
+            "spec": {"run": run, **spec},
+        }
         return await self.api.create(TASKS, self.namespace, body)
 
     async def task(self, name: str) -> Object:
@@ -105,7 +110,9 @@ class World:
                     if wanted(seen):
                         return seen
         except TimeoutError:
-            raise AssertionError(f"{resource.kind} {name} did not get there in {seconds} s: {seen}\n{self.logs()}") from None
+            raise AssertionError(
+                f"{resource.kind} {name} did not get there in {seconds} s: {seen}\n{self.logs()}"
+            ) from None
         raise AssertionError("the watch ended")
 
     async def versions(self, name: str, *, resource: Resource = TASKS) -> AsyncIterator[Object]:
@@ -267,7 +274,12 @@ class World:
         spec: Object = {"expirationSeconds": 3600}
         if pod is not None:
             metadata = pod["metadata"]
-            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+            spec["boundObjectRef"] = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+            }
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         requests = Resource("", "v1", f"serviceaccounts/{account}/token", "TokenRequest")
         answer = await self.api.create(requests, namespace, body)
@@ -300,7 +312,10 @@ class World:
 
 async def metrics(plane: ControlPlane) -> str:
     credentials = load_credentials(plane.kubeconfig)
-    async with aiohttp.ClientSession() as session, session.get(plane.url_metrics, ssl=credentials.ssl_context) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(plane.url_metrics, ssl=credentials.ssl_context) as answer,
+    ):
         return await answer.text()
 
 

@@ -70,7 +70,9 @@ async def test_every_write_of_the_protocol_is_accepted(world: World) -> None:
     task = decode_task(obj)
     assert (task.phase, task.attempt, task.not_before) == (Phase.ASSIGNED, 2, None)
     gone = patches.Ended(Outcome.WORKER_LOST, EndReason.WORKER_LOST, "gone", NOW)
-    obj = await write(world, "it", patches.requeue(task, gone, Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(1, 1))))
+    obj = await write(
+        world, "it", patches.requeue(task, gone, Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(1, 1)))
+    )
     assert [record["attempt"] for record in obj["status"]["attempts"]] == [1, 2]
     obj = await world.edit("it", priority=7)
     obj = await write(world, "it", patches.observe_generation(decode_task(obj)))

@@ -97,7 +97,9 @@ class KubeconfigToken:
 
     def _header(self) -> str | None:
         try:
-            value = self._configuration.get_api_key_with_prefix("authorization")
+            # The client's name of the header's scheme; it was "authorization" before version 34.
+            value = self._configuration.get_api_key_with_prefix("BearerToken")
+            value = value or self._configuration.get_api_key_with_prefix("authorization")
         except Exception as error:
             # An exec plugin may fail in any way.
             raise CredentialsError(f"the kubeconfig's credentials cannot be had: {type(error).__name__}") from error
