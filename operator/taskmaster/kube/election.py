@@ -99,6 +99,8 @@ class LeaderElector:
         self._random = random or Random()
         self._seen: _Observation | None = None
         self._deadline = float("-inf")
+        # When it was sent and the renewTime it carried, so that it can be recognised if its answer is lost.
+        self._last_write = ("", float("-inf"))
         self._changed = asyncio.Event()
 
     @property
@@ -166,6 +168,9 @@ class LeaderElector:
         if lease is not None and (holder := _holder(lease)) != self.identity:
             self._deadline = float("-inf")
             raise Lost(f"lease {self._name} is held by {holder or 'nobody'}")
+        renewed, sent = self._last_write
+        if lease is not None and lease["spec"].get("renewTime") == renewed:
+            self._deadline = max(self._deadline, sent + self._renew_deadline)
         await self._write(lease)
 
     async def _look(self) -> Object | None:
@@ -197,6 +202,7 @@ class LeaderElector:
         """Take or renew the Lease as we saw it; False if it has changed since."""
         sent = self._clock()
         spec = {"holderIdentity": self.identity, "leaseDurationSeconds": self._lease_seconds, **self._times()}
+        before, self._last_write = self._last_write, (spec["renewTime"], sent)
         try:
             if lease is None:
                 metadata: Object = {"name": self._name, "namespace": self._namespace}
@@ -211,6 +217,7 @@ class LeaderElector:
                     spec |= {"acquireTime": spec["renewTime"], "leaseTransitions": transitions + 1}
                 stored = await self._timed_patch(lease, spec)
         except (AlreadyExists, Conflict, NotFound):
+            self._last_write = before
             return False
         self._observe(stored)
         self._deadline = sent + self._renew_deadline
