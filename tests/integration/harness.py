@@ -81,6 +81,7 @@ class World:
     namespace: str
     directory: Path
     processes: list[Process] = field(default_factory=list)
+    workers: dict[str, Worker] = field(default_factory=dict)
 
     # Tasks, as their users see them.
 
