@@ -1,0 +1,235 @@
+"""The link to the runner: connects for ever, says hello, passes frames on.
+
+A connection counts only once the runner has answered our hello, which it does when nothing of an earlier connection is
+left. When a connection ends, by whichever side, everything it started is dead or will be before the next hello is
+answered. So closing the connection is how the agent kills everything, and a lost one means that every attempt is lost.
+
+A runner that is there but does not answer is as good as dead: each start must be answered within a minute, each stop
+soon after its grace, or the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+from typing import Any, Final, Protocol, cast
+
+from taskmaster.kube.backoff import Backoff
+from taskmaster_worker.agent.ending import RUNNER_DIED
+from taskmaster_worker.agent.health import Trouble
+from taskmaster_worker.runner.frames import Decoder, FrameError, encode
+from taskmaster_worker.runner.messages import PROTOCOL_VERSION, AgentHello, Exit, Start, Started, Stop
+
+logger = logging.getLogger(__name__)
+
+HELLO_SECONDS: Final = 30.0
+"""How long the runner may take to end what an earlier connection left."""
+START_SECONDS: Final = 60.0
+"""How long until a start must have been answered."""
+STOP_MARGIN_SECONDS: Final = 30.0
+"""How long beyond its grace a stopped attempt may take to be over."""
+WATCHDOG_SECONDS: Final = 5.0
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class LinkListener(Protocol):
+    """Who is told what comes from the runner."""
+
+    def on_started(self, frame: Started) -> None:
+        """Handle a `started` frame."""
+
+    def on_exit(self, frame: Exit) -> None:
+        """Handle an `exit` frame."""
+
+    def on_ready(self) -> None:
+        """The runner has said hello: it is empty and takes starts."""
+
+    def on_lost(self, reason: str) -> None:
+        """The connection has ended after a hello."""
+
+
+class RunnerLink:
+    """One connection at a time. `incarnation` is asked at each hello."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        runner_uid: int | None,
+        incarnation: Callable[[], str],
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self.listener: LinkListener | None = None
+        self._path = path
+        self._runner_uid = runner_uid
+        self._incarnation = incarnation
+        self._clock = clock
+        self._backoff = Backoff(initial=0.05, factor=2.0, maximum=2.0, random=random)
+        self._connection: _Connection | None = None
+        self._due: dict[str, float] = {}
+        self._trouble: Trouble | None = Trouble(clock(), "not connected to the runner yet")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the runner has said hello and is still there."""
+        return self._trouble is None and self._connection is not None and not self._connection.closed.done()
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why there is no runner, and since when."""
+        return self._trouble
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        while True:
+            reason = await self._connect_once()
+            if self._trouble is None:
+                self._trouble = Trouble(self._clock(), reason)
+                self._backoff.reset()
+                logger.warning("connection to the runner has ended", extra={"reason": reason})
+                if self.listener is not None:
+                    self.listener.on_lost(reason)
+            elif reason != self._trouble.message:
+                self._trouble = Trouble(self._trouble.since, reason)
+                logger.warning("no connection to the runner", extra={"reason": reason})
+            await asyncio.sleep(self._backoff.next())
+
+    def start(self, frame: Start) -> None:
+        """Send a start frame.
+
+        Raises:
+            FrameError: it does not fit into a frame.
+        """
+        self._send(frame)
+        self._due[frame["id"]] = self._clock() + START_SECONDS
+
+    def stop(self, attempt_id: str, grace_seconds: float) -> None:
+        """Send a stop frame."""
+        self._send(Stop(type="stop", id=attempt_id, graceSeconds=grace_seconds))
+        self._due[attempt_id] = self._clock() + grace_seconds + STOP_MARGIN_SECONDS
+
+    def reset(self, reason: str) -> None:
+        """Kill everything: close the connection, and connect again."""
+        if self._connection is not None:
+            self._connection.close(reason)
+
+    def heard(self, frame: dict[str, Any]) -> None:
+        """Pass on a frame that came after the hello.
+
+        Raises:
+            KeyError, TypeError, ValueError: the frame is not whole.
+        """
+        match frame["type"]:
+            case "started":
+                self._due.pop(frame["id"], None)
+                if self.listener is not None:
+                    self.listener.on_started(cast("Started", frame))
+            case "exit":
+                self._due.pop(frame["id"], None)
+                if self.listener is not None:
+                    self.listener.on_exit(cast("Exit", frame))
+            case _:
+                pass  # of a newer runner
+
+    async def _connect_once(self) -> str:
+        """Connect, say hello, stay until the connection ends; return why it did."""
+        loop = asyncio.get_running_loop()
+        self._due.clear()
+        try:
+            _, connection = await loop.create_unix_connection(lambda: _Connection(self), self._path)
+        except OSError as error:
+            return f"cannot connect to the runner at {self._path}: {error.strerror or error}"
+        self._connection = connection
+        try:
+            if self._runner_uid is not None and connection.peer_uid != self._runner_uid:
+                return f"the runner has user id {connection.peer_uid}, not {self._runner_uid}"
+            hello = AgentHello(type="hello", version=PROTOCOL_VERSION, incarnation=self._incarnation())
+            connection.send(encode(hello))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELLO_SECONDS):
+                    await connection.greeted.wait()
+            if not connection.greeted.is_set():
+                return f"the runner has not said hello within {HELLO_SECONDS:g} s"
+            if not connection.closed.done():
+                self._trouble = None
+                self._backoff.reset()
+                if self.listener is not None:
+                    self.listener.on_ready()
+            await self._watch_over(connection)
+            return connection.closed.result()
+        finally:
+            self._connection = None
+            connection.close("closed by the agent")
+
+    async def _watch_over(self, connection: _Connection) -> None:
+        while not connection.closed.done():
+            await asyncio.wait([connection.closed], timeout=WATCHDOG_SECONDS)
+            if self._due and min(self._due.values()) < self._clock():
+                connection.close("the runner does not answer")
+
+    def _send(self, frame: Start | Stop) -> None:
+        data = encode(frame)
+        if self._connection is not None and self.ready:
+            self._connection.send(data)
+
+
+class _Connection(asyncio.Protocol):
+    """Frames of one connection; `closed` gets the reason."""
+
+    def __init__(self, link: RunnerLink) -> None:
+        self.greeted = asyncio.Event()
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.peer_uid = -1
+        self._link = link
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer: socket.socket = transport.get_extra_info("socket")
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, self.peer_uid, _ = _CREDENTIALS.unpack(credentials)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._finish(RUNNER_DIED if exc is None else f"the connection to the runner failed: {exc}")
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                if self.closed.done():
+                    return
+                if self.greeted.is_set():
+                    self._link.heard(frame)
+                else:
+                    self._greet(frame)
+        except (FrameError, KeyError, TypeError, ValueError) as error:
+            logger.exception("the runner sent something that cannot be understood")
+            self.close(f"cannot understand the runner: {error!r}")
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None and not self.closed.done():
+            self._transport.write(data)
+
+    def close(self, reason: str) -> None:
+        self._finish(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _greet(self, frame: dict[str, Any]) -> None:
+        version = frame.get("version")
+        if frame.get("type") != "hello" or version != PROTOCOL_VERSION:
+            self.close(f"the runner speaks version {version}, this agent {PROTOCOL_VERSION}: use one release for both")
+            return
+        self.greeted.set()
+
+    def _finish(self, reason: str) -> None:
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        self.greeted.set()
