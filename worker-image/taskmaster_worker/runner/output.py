@@ -55,15 +55,23 @@ class Output:
         for stream in list(self._streams):
             stream.close()
 
-    def lines(self, stream: str, lines: list[bytes]) -> None:
-        """Print whole lines."""
+    def muted(self) -> bool:
+        """Whether the attempt has printed more than it may, for now."""
         now = time.monotonic()
         self._credit = min(BURST_BYTES, self._credit + (now - self._credit_time) * RATE_BYTES)
         self._credit_time = now
+        return self._credit <= 0
+
+    def skip(self, lines: int) -> None:
+        """Count lines that are not printed because the attempt is muted."""
+        self._unprinted += lines
+
+    def lines(self, stream: str, lines: list[bytes]) -> None:
+        """Print whole lines."""
         time_text = timestamp()
         for count, line in enumerate(lines):
             if self._credit <= 0:
-                self._unprinted += len(lines) - count
+                self.skip(len(lines) - count)
                 return
             if self._printer.full:
                 self._printer.drop(len(lines) - count)
@@ -128,6 +136,10 @@ class Stream:
             self.close()
             return
         self._output.tail.add(data)
+        if self._output.muted():
+            self._output.skip(data.count(b"\n") or 1)
+            self._rest = data[data.rfind(b"\n") + 1 :] if b"\n" in data else b""
+            return
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) >= LINE_BYTES:

@@ -67,10 +67,12 @@ def read_file(path: str) -> Any:
         return None
     except OSError as error:
         raise ResultError(f"$TASK_RESULT_FILE cannot be read: {error.strerror}") from None
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ResultError("$TASK_RESULT_FILE is not a regular file")
-        data = file.read(MAX_RESULT_BYTES + 1) or b""
+        data = os.read(descriptor, MAX_RESULT_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if not data.strip():
         return None
     try:

@@ -20,7 +20,7 @@ from taskmaster_worker.runner.spec import Spec
 from taskmaster_worker.runner.workspace import remove_workspace
 from taskmaster_worker.runner.zygote import log
 
-END_SECONDS: Final = 5.0
+END_SECONDS: Final = 2.0
 _RESTART_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 0.003
 _NOT_READY = "the fork server for {} does not start: the runner container's log says why"

@@ -45,18 +45,26 @@ class Zygote:
 
     def serve(self) -> None:
         """Answer requests until the runner's end closes."""
-        self._control.send(REQUEST.pack(READY, 0))
-        while True:
-            data, received, _, _ = socket.recv_fds(self._control, REQUEST.size, 3, socket.MSG_CMSG_CLOEXEC)
-            if not data:
-                return self._part()
-            operation, token = REQUEST.unpack(data)
-            self._reap()
-            if operation == FORK:
-                self._fork(token, received)
-            elif operation == BURY:
-                self._bury(token)
-                self._control.send(REQUEST.pack(BURY, token))
+        try:
+            self._control.send(REQUEST.pack(READY, 0))
+            while self._answer():
+                pass
+        except (BrokenPipeError, ConnectionResetError):
+            log("info", "the runner has gone")
+        self._part()
+
+    def _answer(self) -> bool:
+        data, received, _, _ = socket.recv_fds(self._control, REQUEST.size, 3, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return False
+        operation, token = REQUEST.unpack(data)
+        self._reap()
+        if operation == FORK:
+            self._fork(token, received)
+        elif operation == BURY:
+            self._bury(token)
+            self._control.send(REQUEST.pack(BURY, token))
+        return True
 
     def _fork(self, token: int, received: list[int]) -> None:
         try:

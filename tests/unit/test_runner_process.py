@@ -1,0 +1,773 @@
+"""The runner as a real process, spoken to in frames: what tasks report, and that nothing of them ever survives.
+
+Every process of a test inherits a unique variable from the runner's environment, so "no process is left" is a look at
+/proc.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+
+import taskmaster_worker
+from taskmaster_worker.runner.frames import Decoder, encode
+
+PACKAGES = Path(taskmaster_worker.__file__).parents[1]
+TIMEOUT = 15.0
+SLEEP = {"command": ["sleep", "1000"]}
+IGNORES_TERM = {"command": ["sh", "-c", "trap '' TERM; echo ignoring; while :; do sleep 1; done"]}
+# A daemon: forks twice, leads a session of its own, ignores SIGTERM, closes its output.
+DAEMON = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        open(sys.argv[1], "w").write("up")
+        time.sleep(1000)
+    os._exit(0)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.005)
+print("daemon is up", flush=True)
+if sys.argv[2] == "stay":
+    time.sleep(1000)
+"""
+MODULE = """
+import asyncio, os, sys, time
+
+class Broken(Exception):
+    pass
+
+class Nested:
+    @staticmethod
+    def seven():
+        return 7
+
+def add(left, right=1):
+    return left + right
+
+async def later(value):
+    await asyncio.sleep(0)
+    return {"value": value}
+
+def fails(text="no such row"):
+    raise Broken(text)
+
+def leaves(code):
+    sys.exit(code)
+
+def prints():
+    print("out ümlaut")
+    print("err", file=sys.stderr)
+
+def environment():
+    return {name: os.environ.get(name) for name in ("TASK_NAME", "TASK_ATTEMPT", "EXTRA", "TASKMASTER_PRELOAD")}
+
+def hangs():
+    print("ready")
+    time.sleep(1000)
+
+def threads():
+    import threading
+    threading.Thread(target=lambda: (time.sleep(0.05), print("thread done"))).start()
+
+def returns_set():
+    return {1}
+
+def returns_large():
+    return "\\\\" * 40000
+
+def returns_backslashes():
+    return "\\\\" * 16000
+
+def crashes():
+    os.kill(os.getpid(), 11)
+
+number = 5
+"""
+
+
+class Agent:
+    """The agent's end of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self.closed = asyncio.Event()
+        self._writer = writer
+        self._news = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read(reader))
+        self._count = 0
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        decoder = Decoder()
+        try:
+            while data := await reader.read(65536):
+                async with self._news:
+                    self.frames += decoder.feed(data)
+                    self._news.notify_all()
+        except ConnectionResetError:
+            pass
+        self.closed.set()
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._writer.write(encode(message))
+
+    def send_raw(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def start(self, run: dict[str, Any], *, attempt_id: str = "", **more: Any) -> str:
+        self._count += 1
+        attempt_id = attempt_id or f"uid/{self._count}"
+        task = {"name": "name", "namespace": "space", "uid": "uid", "attempt": self._count}
+        self.send({"type": "start", "id": attempt_id, "task": task, "run": run, **more})
+        return attempt_id
+
+    def stop(self, attempt_id: str, grace: float) -> None:
+        self.send({"type": "stop", "id": attempt_id, "graceSeconds": grace})
+
+    async def frame(self, kind: str, attempt_id: str | None = None) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            return next((f for f in self.frames if f["type"] == kind and f.get("id") == attempt_id), None)
+
+        async with asyncio.timeout(TIMEOUT), self._news:
+            await self._news.wait_for(lambda: found() is not None)
+        frame = found()
+        assert frame is not None
+        return frame
+
+    async def exit(self, attempt_id: str) -> dict[str, Any]:
+        return await self.frame("exit", attempt_id)
+
+    async def run(self, run: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return await self.exit(self.start(run, **more))
+
+    async def close(self) -> None:
+        self._writer.close()
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+
+class RunnerProcess:
+    """A runner, its log, and the processes that came from it."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self.mark = f"TEST_MARK={uuid.uuid4().hex}".encode()
+        self.socket = directory / "runner.sock"
+        self.directory = directory
+        self.lines: list[dict[str, Any]] = []
+        self.log: list[str] = []
+        self.silent = True  # no traceback may appear in its log
+        self._news = asyncio.Condition()
+        self._environment = environment
+        self._stack = AsyncExitStack()
+
+    async def begin(self) -> None:
+        name, _, value = self.mark.decode().partition("=")
+        base = {key: text for key, text in os.environ.items() if not key.startswith(("TASKMASTER_", "PYTHON"))}
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "taskmaster_worker.runner",
+            cwd=self.directory,
+            env={
+                **base,
+                name: value,
+                "PYTHONPATH": f"{PACKAGES}:{self.directory}/app",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "TMPDIR": str(self.directory),
+                "TASKMASTER_RUNNER_SOCKET": str(self.socket),
+                "TASKMASTER_AGENT_UID": str(os.getuid()),
+                **self._environment,
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=2**20,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._readers = [
+            asyncio.create_task(self._read(self.process.stdout, lambda line: self.lines.append(json.loads(line)))),
+            asyncio.create_task(self._read(self.process.stderr, lambda line: self.log.append(line.decode()))),
+        ]
+        await self.logged("runner listens")
+
+    async def _read(self, stream: asyncio.StreamReader, keep: Callable[[bytes], None]) -> None:
+        async for line in stream:
+            async with self._news:
+                keep(line)
+                self._news.notify_all()
+
+    async def logged(self, text: str) -> None:
+        await self._until(lambda: any(text in line for line in self.log), text)
+
+    async def printed(self, text: str) -> None:
+        await self._until(lambda: any(text in line["message"] for line in self.lines), text)
+
+    async def _until(self, condition: Callable[[], bool], text: str) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT), self._news:
+                await self._news.wait_for(condition)
+        except TimeoutError:
+            pytest.fail(f"never seen: {text!r}; log: {self.log}")
+
+    async def connect(self, *, hello: bool = True) -> Agent:
+        agent = Agent(*await asyncio.open_unix_connection(self.socket))
+        self._stack.push_async_callback(agent.close)
+        if hello:
+            agent.send({"type": "hello", "version": 1, "incarnation": "test"})
+            await agent.frame("hello")
+        return agent
+
+    def processes(self) -> dict[int, str]:
+        """Living processes of this runner, itself included, by id with their command line."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if self.mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:
+                    continue
+        return found
+
+    def tasks(self) -> dict[int, str]:
+        """Processes that are neither the runner nor a zygote nor a supervisor."""
+        return {pid: line for pid, line in self.processes().items() if "taskmaster_worker.runner" not in line}
+
+    def zygotes(self) -> dict[str, int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
+        return {"python" if "callable_task" in line else "plain": pid for pid, line in lines.items() if line}
+
+    def supervisors(self, server: str) -> list[int]:
+        pid = self.zygotes()[server]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    async def none_left(self, processes: Callable[[], dict[int, str]]) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                while processes():  # noqa: ASYNC110 - /proc cannot be awaited
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pytest.fail(f"still alive: {processes()}; log: {self.log}")
+
+    async def finish(self) -> None:
+        await self._stack.aclose()
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(TIMEOUT):
+            await self.process.wait()
+            await asyncio.gather(*self._readers)
+        await self.none_left(self.processes)
+
+
+Factory = Callable[..., Awaitable[RunnerProcess]]
+
+
+@pytest_asyncio.fixture
+async def make_runner(tmp_path: Path) -> AsyncIterator[Factory]:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "jobs.py").write_text(MODULE)
+    (tmp_path / "app" / "needs_more.py").write_text("import not_installed_anywhere\n")
+    (tmp_path / "app" / "bad_syntax.py").write_text("def (:\n")
+    (tmp_path / "daemon.py").write_text(DAEMON)
+    (tmp_path / "data").write_text("no program")
+    (tmp_path / "no_format").write_text("neither ELF nor #!")
+    (tmp_path / "no_format").chmod(0o755)
+    made: list[RunnerProcess] = []
+
+    async def make(**environment: str) -> RunnerProcess:
+        process = RunnerProcess(tmp_path, environment)
+        made.append(process)
+        await process.begin()
+        return process
+
+    yield make
+    for process in made:
+        await process.finish()
+        if process.silent:
+            assert not any("Traceback" in line for line in process.log), process.log
+    if all(process.process.returncode == 0 for process in made):
+        assert [name for name in os.listdir(tmp_path) if name.startswith("taskmaster-runner-")] == []
+
+
+@pytest_asyncio.fixture
+async def runner(make_runner: Factory) -> RunnerProcess:
+    return await make_runner()
+
+
+@pytest_asyncio.fixture
+async def agent(runner: RunnerProcess) -> Agent:
+    return await runner.connect()
+
+
+def daemon(runner: RunnerProcess, then: str) -> dict[str, Any]:
+    return {"command": [sys.executable, str(runner.directory / "daemon.py"), str(runner.directory / "up"), then]}
+
+
+def shell(source: str) -> dict[str, Any]:
+    return {"command": ["sh", "-c", source]}
+
+
+def python(reference: str, **arguments: Any) -> dict[str, Any]:
+    return {"python": {"callable": reference, "args": arguments}}
+
+
+class End(NamedTuple):
+    """What to run, and what the exit frame has to say: texts as parts (the tail as a whole), None as absent or null."""
+
+    run: dict[str, Any]
+    expected: dict[str, Any]
+    name: str
+
+
+COMMANDS = [
+    End(shell("exit 0"), {"exitCode": 0, "signal": None}, name="success"),
+    End(shell("exit 65"), {"exitCode": 65, "signal": None}, name="exit code"),
+    End(shell("kill -KILL $$"), {"exitCode": None, "signal": 9}, name="signal"),
+    End({"command": ["nope-7"]}, {"exitCode": 127, "startError": "command not found: nope-7"}, name="not found"),
+    End({"command": ["/nope/x"]}, {"exitCode": 127, "startError": "command not found: /nope/x"}, name="no path"),
+    End({"command": ["./data"]}, {"exitCode": 126, "startError": "permission denied"}, name="not executable"),
+    End({"command": ["/tmp"]}, {"exitCode": 126, "startError": "is a directory"}, name="directory"),
+    End({"command": ["./no_format"]}, {"exitCode": 126, "startError": "#! line"}, name="no format"),
+    End({"command": []}, {"exitCode": 127, "startError": "command is empty"}, name="empty"),
+    End({"command": ["true", "a\0b"]}, {"exitCode": 126, "startError": "null byte"}, name="NUL"),
+    End({"command": ["true", "x" * 1_000_000]}, {"exitCode": 126, "startError": "too long"}, name="1 MB argument"),
+    End({"command": ["echo", "\ud800"]}, {"exitCode": 126, "startError": "surrogates"}, name="half a character"),
+    End(
+        {"script": {"interpreter": "/bin/sh", "source": "echo from $TASK_NAME; exit 4"}},
+        {"exitCode": 4, "tail": "from name\n"},
+        name="script",
+    ),
+    End(
+        {"script": {"interpreter": "/usr/bin/env sh -eu", "source": "false\necho never"}},
+        {"exitCode": 1, "tail": ""},
+        name="script whose interpreter has arguments",
+    ),
+    End(
+        {"script": {"interpreter": "/no/bash", "source": ""}},
+        {"exitCode": 127, "startError": "run.script.interpreter"},
+        name="script without interpreter",
+    ),
+    End(
+        shell("echo -n $TASK_NAME $TASK_NAMESPACE $TASK_UID; env | grep TASKMASTER_; cat"),
+        {"exitCode": 0, "tail": "name space uid"},
+        name="environment and empty input",
+    ),
+    End(shell("echo out; sleep 0.02; echo err >&2"), {"exitCode": 0, "tail": "out\nerr\n"}, name="both streams"),
+    End(
+        shell(r"printf '\000\377\033[31mred\033[0m\033]0;title\007\r\nz\342'"),
+        {"exitCode": 0, "tail": "\ufffd\ufffdred\nz\ufffd"},
+        name="binary output",
+    ),
+    End(shell('echo \'{"a": [1, "ü"]}\' > $TASK_RESULT_FILE'), {"result": {"a": [1, "ü"]}}, name="result"),
+    End(shell(": > $TASK_RESULT_FILE"), {"result": None, "resultError": None}, name="empty result"),
+    End(shell("echo nul > $TASK_RESULT_FILE"), {"resultError": "not valid JSON"}, name="invalid result"),
+    End(shell("echo NaN > $TASK_RESULT_FILE"), {"resultError": "not valid JSON"}, name="NaN"),
+    End(
+        shell("head -c 40000 /dev/zero | tr '\\0' 1 > $TASK_RESULT_FILE"),
+        {"resultError": "larger than"},
+        name="large result",
+    ),
+    End(shell("mkfifo $TASK_RESULT_FILE"), {"exitCode": 0, "resultError": "regular file"}, name="FIFO as result"),
+    End(shell("ln -s /etc/passwd $TASK_RESULT_FILE"), {"resultError": "cannot be read"}, name="link as result"),
+    End(shell("mkdir -p $TASK_RESULT_FILE/a/b"), {"resultError": "regular file"}, name="directory as result"),
+    End(python("jobs:add", left=1), {"exitCode": 0, "result": 2}, name="callable"),
+    End(python("jobs:Nested.seven"), {"exitCode": 0, "result": 7}, name="nested callable"),
+    End(python("jobs:later", value=3), {"exitCode": 0, "result": {"value": 3}}, name="async callable"),
+    End(python("jobs:leaves", code=0), {"exitCode": 0, "error": None}, name="SystemExit 0"),
+    End(python("jobs:leaves", code=42), {"exitCode": 42, "error": None}, name="SystemExit 42"),
+    End(python("jobs:leaves", code="why"), {"exitCode": 1, "tail": "why\n"}, name="SystemExit text"),
+    End(python("jobs:prints"), {"exitCode": 0, "tail": re.compile("out ümlaut\n")}, name="callable prints"),
+    End(python("jobs:threads"), {"exitCode": 0, "tail": "thread done\n"}, name="threads are joined"),
+    End(python("jobs:crashes"), {"exitCode": None, "signal": 11}, name="segmentation fault"),
+    End(python("jobs:fails"), {"exitCode": 1, "error": ("Broken", "no such row")}, name="exception"),
+    End(
+        python("jobs:add", lft=1),
+        {"exitCode": 1, "error": ("TypeError", "do not fit jobs:add(left, right=1)")},
+        name="args",
+    ),
+    End(python("nix:f"), {"error": ("ModuleNotFoundError", "no module named 'nix'")}, name="no module"),
+    End(python("needs_more:f"), {"error": ("ModuleNotFoundError", "not_installed_anywhere")}, name="no dependency"),
+    End(python("bad_syntax:f"), {"error": ("SyntaxError", "bad_syntax.py")}, name="syntax error"),
+    End(python("jobs:nix"), {"error": ("AttributeError", "no attribute 'nix'")}, name="no attribute"),
+    End(python("jobs:number"), {"error": ("TypeError", "cannot be called")}, name="not callable"),
+    End(python("jobs"), {"error": ("ValueError", "package.module:function")}, name="no function"),
+    End(python("jobs:returns_set"), {"exitCode": 0, "resultError": "not JSON"}, name="set returned"),
+    End(python("jobs:returns_large"), {"exitCode": 0, "resultError": "larger than"}, name="large value"),
+    End(python("jobs:returns_backslashes"), {"result": "\\" * 16000}, name="value that escapes badly"),
+    End(python("jobs:add", left=2**63, right=0), {"resultError": "64 bits"}, name="huge integer"),
+    End(python("jobs:fails", text="\x1b[1m\ud800"), {"error": ("Broken", "?")}, name="unprintable message"),
+]
+
+
+async def test_each_kind_of_end_is_reported_as_documented(runner: RunnerProcess, agent: Agent) -> None:
+    running = [(case.name, case.expected, agent.start(case.run)) for case in COMMANDS]
+    wrong = []
+    for name, expected, attempt_id in running:
+        frame = await agent.exit(attempt_id)
+        for key, value in expected.items():
+            match value, frame.get(key):
+                case (kind, text), {"type": found, "message": message} if kind == found and text in message:
+                    continue
+                case re.Pattern(), str(found) if value.search(found):
+                    continue
+                case str(), str(found) if value == found or (key != "tail" and value in found):
+                    continue
+                case _, found if found == value and type(found) is type(value):
+                    continue
+            wrong.append((name, key, frame))
+    assert wrong == []
+    assert len([frame for frame in agent.frames if frame["type"] == "exit"]) == len(COMMANDS)
+    await runner.none_left(runner.tasks)
+
+
+async def test_traceback_shows_the_users_code_only(agent: Agent) -> None:
+    frame = await agent.run(python("jobs:fails"))
+    trace = frame["error"]["traceback"]
+    assert trace.startswith("Traceback (most recent call last):\n  File ")
+    assert "jobs.py" in trace
+    assert "taskmaster_worker" not in trace
+    assert frame["tail"] == trace
+
+
+async def test_times_are_rfc3339_with_six_digits_and_in_order(agent: Agent) -> None:
+    frame = await agent.run(shell("sleep 0.05"))
+    started = await agent.frame("started", frame["id"])
+    assert started["startTime"] == frame["startTime"] < frame["endTime"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", frame["endTime"])
+
+
+async def test_environment_and_directory_of_the_task_are_used(runner: RunnerProcess, agent: Agent) -> None:
+    (runner.directory / "bin").mkdir()
+    (runner.directory / "bin" / "mine").symlink_to("/bin/pwd")
+    env = {"PATH": f"{runner.directory}/bin:/usr/bin:/bin", "EXTRA": "1"}
+    frame = await agent.run({"command": ["mine"]}, env=env, workingDir="/usr")
+    assert (frame["exitCode"], frame["tail"]) == (0, "/usr\n")
+    frame = await agent.run(python("jobs:environment"), env=env)
+    assert frame["result"] == {"TASK_NAME": "name", "TASK_ATTEMPT": "2", "EXTRA": "1", "TASKMASTER_PRELOAD": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("/x/y", "working directory does not exist: /x/y"), ("/etc/passwd", "Not a directory")]
+)
+async def test_bad_working_directory_is_a_start_error(agent: Agent, path: str, message: str) -> None:
+    for run in (shell("true"), python("jobs:add", left=1)):
+        frame = await agent.run(run, workingDir=path)
+        assert frame["exitCode"] == 126
+        assert message in frame["startError"]
+
+
+async def test_bad_environment_name_is_a_start_error(agent: Agent) -> None:
+    frame = await agent.run(shell("true"), env={"A=B": "1"})
+    assert (frame["exitCode"], "'A=B'" in frame["startError"]) == (126, True)
+
+
+async def test_output_of_any_size_is_drained_and_never_blocks_the_task(runner: RunnerProcess, agent: Agent) -> None:
+    loud = agent.start(shell("head -c 100000000 /dev/zero; yes | head -c 30000000; echo; echo the end"))
+    quiet = await agent.run(shell("echo quiet"))
+    assert quiet["tail"] == "quiet\n"
+    frame = await agent.exit(loud)
+    assert frame["exitCode"] == 0
+    assert frame["tail"].endswith("y\n\nthe end\n")
+    assert len(frame["tail"].encode()) <= 4096
+    assert any("lines were not printed" in line["message"] for line in runner.lines)
+
+
+async def test_lines_are_printed_with_the_task_they_came_from(runner: RunnerProcess, agent: Agent) -> None:
+    await agent.run(shell("printf 'one\\n\\033[1mtwo'; printf 'three\\n' >&2; head -c 20000 /dev/zero | tr '\\0' x"))
+    await runner.printed("xxx")
+    fields = {"task": "name", "namespace": "space", "uid": "uid", "attempt": 1}
+    assert all(fields.items() <= line.items() for line in runner.lines)
+    messages = [(line["stream"], line["message"]) for line in runner.lines]
+    assert ("stdout", "one") in messages
+    assert ("stderr", "three") in messages
+    assert max(len(message) for _, message in messages) <= 16 * 1024
+    assert "".join(message for stream, message in messages if stream == "stdout") == "onetwo" + "x" * 20000
+
+
+async def test_stop_terminates_and_after_the_grace_kills(runner: RunnerProcess, agent: Agent) -> None:
+    obeys, ignores, python_task = agent.start(SLEEP), agent.start(IGNORES_TERM), agent.start(python("jobs:hangs"))
+    await agent.frame("started", obeys)
+    await runner.printed("ready")
+    await runner.printed("ignoring")
+    await agent.frame("started", python_task)
+    for attempt_id in (obeys, ignores, python_task):
+        agent.stop(attempt_id, 0.3)
+    assert (await agent.exit(obeys))["signal"] == signal.SIGTERM
+    assert (await agent.exit(python_task))["signal"] == signal.SIGTERM
+    assert (await agent.exit(ignores))["signal"] == signal.SIGKILL
+    await runner.none_left(runner.tasks)
+
+
+async def test_stop_may_be_repeated_with_a_shorter_grace(runner: RunnerProcess, agent: Agent) -> None:
+    attempt_id = agent.start(IGNORES_TERM)
+    await runner.printed("ignoring")
+    agent.stop(attempt_id, 1000)
+    agent.stop(attempt_id, 0)
+    assert (await agent.exit(attempt_id))["signal"] == signal.SIGKILL
+
+
+async def test_stop_right_after_start_is_not_lost(agent: Agent) -> None:
+    attempts = [agent.start(SLEEP) for _ in range(20)]
+    for attempt_id in attempts:
+        agent.stop(attempt_id, 1000)
+    assert {(await agent.exit(attempt_id))["signal"] for attempt_id in attempts} == {signal.SIGTERM}
+
+
+async def test_what_still_cleans_up_after_its_parent_keeps_the_grace(agent: Agent, runner: RunnerProcess) -> None:
+    child = "trap 'sleep 0.2; echo cleaned up; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    attempt_id = agent.start(shell(f'sh -c "{child}" & exec sleep 1000'))
+    await runner.printed("ready")
+    agent.stop(attempt_id, 10)
+    frame = await agent.exit(attempt_id)
+    assert frame["signal"] == signal.SIGTERM
+    assert "cleaned up" in frame["tail"]
+
+
+async def test_daemons_end_with_their_task(runner: RunnerProcess, agent: Agent) -> None:
+    frame = await agent.run(daemon(runner, "leave"))
+    assert frame["exitCode"] == 0
+    assert runner.tasks() == {}
+
+
+async def test_daemons_are_stopped_with_their_task(runner: RunnerProcess, agent: Agent) -> None:
+    attempt_id = agent.start(daemon(runner, "stay"))
+    await runner.printed("daemon is up")
+    assert len(runner.tasks()) == 2
+    agent.stop(attempt_id, 0.1)
+    assert (await agent.exit(attempt_id))["signal"] == signal.SIGTERM
+    assert runner.tasks() == {}
+
+
+async def test_start_of_a_running_id_and_stop_of_an_unknown_one_are_ignored(
+    runner: RunnerProcess, agent: Agent
+) -> None:
+    attempt_id = agent.start(SLEEP)
+    await agent.frame("started", attempt_id)
+    agent.start(shell("exit 9"), attempt_id=attempt_id)
+    agent.stop("uid/99", 0)
+    agent.stop(attempt_id, 0)
+    assert (await agent.exit(attempt_id))["signal"] == signal.SIGKILL
+    await runner.logged("is running was ignored")
+    assert [frame["type"] for frame in agent.frames] == ["hello", "started", "exit"]
+
+
+async def test_end_of_the_connection_kills_everything(runner: RunnerProcess, agent: Agent) -> None:
+    for run in (SLEEP, IGNORES_TERM, daemon(runner, "stay"), python("jobs:hangs")):
+        await agent.frame("started", agent.start(run))
+    await runner.printed("daemon is up")
+    await agent.close()
+    await runner.none_left(runner.tasks)
+    second = await runner.connect()
+    assert (await second.run(shell("true")))["exitCode"] == 0
+
+
+async def test_second_hello_is_answered_when_the_first_agents_tasks_are_dead(
+    runner: RunnerProcess, agent: Agent
+) -> None:
+    agent.start(daemon(runner, "stay"))
+    await runner.printed("daemon is up")
+    bystander = await runner.connect(hello=False)
+    assert len(runner.tasks()) == 2
+    second = await runner.connect()
+    assert runner.tasks() == {}
+    async with asyncio.timeout(TIMEOUT):
+        await agent.closed.wait()
+    assert (await second.run(shell("true")))["exitCode"] == 0
+    assert not bystander.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "longer than"),
+        (encode({"type": "start"}), "before hello"),
+        (b"\0\0\0\x02[]", "not an object"),
+        (b"\0\0\0\x03\xff\xff\xff", "not JSON"),
+    ],
+    ids=["http", "start", "list", "bytes"],
+)
+async def test_malformed_frames_close_the_connection(runner: RunnerProcess, data: bytes, reason: str) -> None:
+    agent = await runner.connect(hello=False)
+    agent.send_raw(data)
+    async with asyncio.timeout(TIMEOUT):
+        await agent.closed.wait()
+    await runner.logged(reason)
+
+
+async def test_other_version_is_answered_and_closed(runner: RunnerProcess) -> None:
+    agent = await runner.connect(hello=False)
+    agent.send({"type": "hello", "version": 2, "incarnation": "future"})
+    assert (await agent.frame("hello"))["version"] == 1
+    async with asyncio.timeout(TIMEOUT):
+        await agent.closed.wait()
+
+
+async def test_peer_with_another_user_id_is_refused(make_runner: Factory) -> None:
+    runner = await make_runner(TASKMASTER_AGENT_UID=str(os.getuid() + 1))
+    agent = await runner.connect(hello=False)
+    async with asyncio.timeout(TIMEOUT):
+        await agent.closed.wait()
+    await runner.logged(f"peer has user id {os.getuid()}")
+    assert agent.frames == []
+
+
+async def test_socket_is_for_owner_and_group_and_a_stale_one_is_replaced(make_runner: Factory) -> None:
+    first = await make_runner()
+    first.process.kill()
+    await first.process.wait()
+    assert first.socket.exists()
+    second = await make_runner()
+    assert second.socket.stat().st_mode & 0o777 == 0o660
+    assert (await (await second.connect()).run(shell("true")))["exitCode"] == 0
+
+
+async def test_killed_runner_takes_everything_with_it(runner: RunnerProcess, agent: Agent) -> None:
+    for run in (SLEEP, IGNORES_TERM, daemon(runner, "stay"), python("jobs:hangs")):
+        await agent.frame("started", agent.start(run))
+    await runner.printed("daemon is up")
+    runner.process.kill()
+    await runner.none_left(runner.processes)
+
+
+async def test_runner_killed_while_a_preload_hangs_leaves_nothing(make_runner: Factory, tmp_path: Path) -> None:
+    (tmp_path / "app" / "slow.py").write_text("import time; print('importing'); time.sleep(1000)\n")
+    runner = await make_runner(TASKMASTER_PRELOAD="slow")
+    await runner.connect()
+    runner.process.kill()
+    await runner.none_left(runner.processes)
+
+
+@pytest.mark.parametrize("server", ["plain", "python"])
+async def test_killed_supervisor_is_reported_and_its_tree_ended(
+    runner: RunnerProcess, agent: Agent, server: str
+) -> None:
+    attempt_id = agent.start(daemon(runner, "stay") if server == "plain" else python("jobs:hangs"))
+    await runner.printed("daemon is up" if server == "plain" else "ready")
+    (supervisor,) = runner.supervisors(server)
+    os.kill(supervisor, signal.SIGKILL)
+    frame = await agent.exit(attempt_id)
+    assert (frame["supervisorLost"], frame["exitCode"], frame["signal"]) == (True, None, None)
+    assert frame["startTime"] == (await agent.frame("started", attempt_id))["startTime"]
+    assert runner.tasks() == {}
+    assert runner.supervisors(server) == []
+
+
+async def test_killed_supervisor_does_not_disturb_the_others(runner: RunnerProcess, agent: Agent) -> None:
+    first, second = agent.start(IGNORES_TERM), agent.start(SLEEP)
+    await runner.printed("ignoring")
+    await agent.frame("started", second)
+    os.kill(runner.supervisors("plain")[0], signal.SIGKILL)
+    assert (await agent.exit(first))["supervisorLost"]
+    agent.stop(second, 10)
+    assert (await agent.exit(second))["signal"] == signal.SIGTERM
+
+
+async def test_stopped_supervisor_cannot_outlive_the_agent(runner: RunnerProcess, agent: Agent) -> None:
+    attempt_id = agent.start(SLEEP)
+    await agent.frame("started", attempt_id)
+    os.kill(runner.supervisors("plain")[0], signal.SIGSTOP)
+    await agent.close()
+    await runner.connect()
+    assert runner.tasks() == {}
+
+
+@pytest.mark.parametrize("server", ["plain", "python"])
+async def test_killed_zygote_loses_its_attempts_and_is_replaced(
+    runner: RunnerProcess, agent: Agent, server: str
+) -> None:
+    lost = agent.start(daemon(runner, "stay") if server == "plain" else python("jobs:hangs"))
+    await runner.printed("daemon is up" if server == "plain" else "ready")
+    other = agent.start(python("jobs:hangs") if server == "plain" else SLEEP)
+    await agent.frame("started", other)
+    before = runner.zygotes()
+    os.kill(before[server], signal.SIGKILL)
+    assert (await agent.exit(lost))["supervisorLost"]
+    assert runner.zygotes()[server] != before[server]
+    assert (await agent.run(shell("true")))["exitCode"] == 0
+    assert (await agent.run(python("jobs:add", left=1)))["result"] == 2
+    agent.stop(other, 0)
+    assert (await agent.exit(other))["signal"] == signal.SIGKILL
+    assert runner.tasks() == {}
+
+
+async def test_preloaded_module_is_imported_once_and_a_broken_one_costs_only_its_tasks(
+    make_runner: Factory, tmp_path: Path
+) -> None:
+    (tmp_path / "app" / "warm.py").write_text("import os\nloaded = os.getpid()\ndef where():\n    return loaded\n")
+    runner = await make_runner(TASKMASTER_PRELOAD="warm, bad_syntax")
+    agent = await runner.connect()
+    results = [(await agent.run(python("warm:where")))["result"] for _ in range(2)]
+    assert results == [runner.zygotes()["python"]] * 2
+    assert (await agent.run(python("bad_syntax:f")))["error"]["type"] == "SyntaxError"
+    await runner.logged("preload failed")
+
+
+async def test_preload_that_crashes_the_interpreter_is_left_out(make_runner: Factory, tmp_path: Path) -> None:
+    (tmp_path / "app" / "deadly.py").write_text("import os; os._exit(3)\n")
+    runner = await make_runner(TASKMASTER_PRELOAD="deadly")
+    agent = await runner.connect()
+    await runner.logged("without preloading")
+    async with asyncio.timeout(TIMEOUT):
+        while "startError" in (frame := await agent.run(python("jobs:add", left=1))):
+            assert "does not start" in frame["startError"]
+    assert frame["result"] == 2
+
+
+async def test_users_modules_do_not_shadow_the_runners(make_runner: Factory, tmp_path: Path) -> None:
+    for name in ("json", "asyncio", "ctypes", "selectors"):
+        (tmp_path / "app" / f"{name}.py").write_text("raise RuntimeError('shadowed')\n")
+    runner = await make_runner()
+    runner.silent = False  # of the python fork server, which is the user's as much as ours
+    assert (await (await runner.connect()).run(shell("echo fine")))["tail"] == "fine\n"
+
+
+async def test_terminated_runner_waits_for_its_agent(runner: RunnerProcess, agent: Agent) -> None:
+    attempt_id = agent.start(SLEEP)
+    await agent.frame("started", attempt_id)
+    runner.process.terminate()
+    await runner.logged("asked to terminate")
+    assert (await agent.run(shell("true")))["exitCode"] == 0
+    await agent.close()
+    async with asyncio.timeout(TIMEOUT):
+        assert await runner.process.wait() == 0
+    assert not runner.socket.exists()
+
+
+async def test_200_attempts_run_at_once(runner: RunnerProcess, agent: Agent) -> None:
+    attempts = [agent.start(SLEEP) for _ in range(200)]
+    for attempt_id in attempts:
+        await agent.frame("started", attempt_id)
+    for attempt_id in attempts:
+        agent.stop(attempt_id, 10)
+    assert {(await agent.exit(attempt_id))["signal"] for attempt_id in attempts} == {signal.SIGTERM}
+    assert runner.tasks() == {}
+
+
+async def test_slow_reader_of_the_log_holds_nobody_up(make_runner: Factory) -> None:
+    runner = await make_runner()
+    agent = await runner.connect()
+    reader = runner.process.stdout
+    assert reader is not None
+    transport: asyncio.ReadTransport = reader._transport  # type: ignore[attr-defined]
+    transport.pause_reading()
+    attempts = [agent.start(shell("head -c 3000000 /dev/zero | tr '\\0' x | fold -w 1000")) for _ in range(3)]
+    for attempt_id in attempts:
+        assert (await agent.exit(attempt_id))["exitCode"] == 0
+    transport.resume_reading()
+    await agent.run(shell("echo afterwards"))
+    await runner.printed("lines were dropped")
