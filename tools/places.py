@@ -104,7 +104,7 @@ class LocalCluster:
         reference = image.reference
         command = [*_localcluster(), "image", "build", "--tag", reference]
         command += ["--file", image.dockerfile, "--context", str(REPOSITORY), "--input", *image.inputs]
-        run(command, timeout=15 * MINUTE)
+        read(command, timeout=15 * MINUTE)
         return reference
 
     def load(self, reference: str) -> None:
