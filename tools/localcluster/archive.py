@@ -28,6 +28,7 @@ def write(path: Path, layer: Path, *, reference: str, entrypoint: Sequence[str] 
         "os": "linux",
         "config": {"Entrypoint": list(entrypoint)} if entrypoint else {},
         "rootfs": {"type": "layers", "diff_ids": [digest]},
+        "history": [{"created_by": "taskmaster local cluster"}],
     }
     with tarfile.open(path, "w") as archive:
         archive.add(layer, _blob(digest))

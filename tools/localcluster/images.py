@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localcluster import base, containerd, paths
+from localcluster import base, containerd, paths, requirements
 from localcluster.buildah import Buildah
 from localcluster.commands import locked, say
 from localcluster.errors import LocalClusterError
 
+KEPT = 3
 IGNORED = ("__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 
 
@@ -71,6 +72,7 @@ class Recipe:
 
 def build(recipe: Recipe) -> Path:
     """Return the image's archive; built unless the very same one was built before."""
+    requirements.ensure()
     key = recipe.key(base.key())
     path = paths.cache("images", f"{key}.tar")
     with locked(paths.cache("images", "lock"), waiting_for="another image build"):
@@ -93,7 +95,21 @@ def build(recipe: Recipe) -> Path:
         pointer = _pointer(recipe.reference)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         pointer.write_text(key)
+        prune(paths.cache("images"), recipe.reference)
     return path
+
+
+def prune(directory: Path, reference: str, *, keep: int = KEPT) -> None:
+    """Delete all but the newest archives of an image; a tag per source would otherwise fill the disk."""
+    pointers = directory / "references"
+    name = urllib.parse.quote(reference.rpartition(":")[0] + ":", safe="")
+    ours = [path for path in pointers.iterdir() if path.name.startswith(name)]
+    for old in sorted(ours, key=lambda path: path.stat().st_mtime_ns, reverse=True)[keep:]:
+        old.unlink()
+    used = {path.read_text() for path in pointers.iterdir()}
+    for archive in directory.glob("*.tar"):
+        if archive.stem not in used:
+            archive.unlink()
 
 
 def load(init: int, references: Sequence[str]) -> None:
@@ -102,14 +118,9 @@ def load(init: int, references: Sequence[str]) -> None:
     Raises:
         LocalClusterError: an image was never built.
     """
+    keys = {reference: _key_of(reference) for reference in references}
     present = containerd.labelled(init)
-    for reference in references:
-        try:
-            key = _pointer(reference).read_text()
-        except FileNotFoundError:
-            raise LocalClusterError(
-                f"image {reference} was not built here; `python -m localcluster image build --tag {reference} ...` does"
-            ) from None
+    for reference, key in keys.items():
         if key in present:
             say(f"Image {reference} is on the node already")
             continue
@@ -127,3 +138,12 @@ def load_archives(init: int, files: Sequence[Path]) -> None:
 
 def _pointer(reference: str) -> Path:
     return paths.cache("images", "references", urllib.parse.quote(reference, safe=""))
+
+
+def _key_of(reference: str) -> str:
+    try:
+        return _pointer(reference).read_text()
+    except FileNotFoundError:
+        raise LocalClusterError(
+            f"image {reference} was not built here; `python -m localcluster image build --tag {reference} ...` does"
+        ) from None

@@ -8,6 +8,7 @@ Each child has a session of its own: Ctrl-C at a terminal reaches the parent onl
 the right order.
 """
 
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from localcluster.errors import LocalClusterError
 
+# The parent may have been killed before the child could ask to follow it.
+ORPHAN_CHECK = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
@@ -68,7 +71,7 @@ def tail(log: Path, *, limit: int = 3000) -> str:
 def _spawn(command: list[str], log: Path, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],
+            ["setpriv", "--pdeathsig", "KILL", "sh", "-c", ORPHAN_CHECK, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -43,14 +43,19 @@ def ensure() -> None:
     missing = missing_packages()
     problems = unfixable(missing)
     if problems:
-        raise LocalClusterError(
-            "\n  - ".join(["the local cluster cannot run here:", *problems])
-            + "\nAlternatives: CLUSTER=kind on a machine with a Docker engine, or CLUSTER=existing with IMAGE_REGISTRY."
-        )
+        raise LocalClusterError(complaint(problems))
     if missing:
         _install(missing)
         if still := missing_packages():
             raise LocalClusterError(f"still missing after installation: {', '.join(still)}")
+
+
+def complaint(problems: Sequence[str]) -> str:
+    """Put problems and ways out into one message."""
+    return (
+        "\n  - ".join(["the local cluster cannot run here:", *problems])
+        + "\nAlternatives: CLUSTER=kind on a machine with a Docker engine, or CLUSTER=existing with IMAGE_REGISTRY."
+    )
 
 
 def missing_packages() -> list[str]:

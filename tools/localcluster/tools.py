@@ -76,7 +76,10 @@ def go_version() -> str:
     Raises:
         LocalClusterError: Go is missing or too old.
     """
-    printed = run(["go", "version"], timeout=60).strip().removeprefix("go version ")
+    try:
+        printed = run(["go", "version"], timeout=60).strip().removeprefix("go version ")
+    except LocalClusterError as error:
+        raise LocalClusterError(f"Go 1.26 or newer is needed to build the local cluster's tools: {error}") from error
     found = re.match(r"go(\d+)\.(\d+)", printed)
     if not found or (int(found[1]), int(found[2])) < MINIMUM_GO:
         raise LocalClusterError(f"Go 1.26 or newer is needed to build the local cluster's tools, found: {printed}")
