@@ -188,7 +188,8 @@ def _from_kubeconfig(path: Path | None) -> Credentials:
         given = None if path is None else str(path)
         config.load_kube_config(config_file=given, client_configuration=configuration)
         _, active = config.list_kube_config_contexts(config_file=given)
-    except (config.ConfigException, OSError) as error:
+    except Exception as error:
+        # The loader lets through whatever the YAML parser and a wrong structure raise.
         raise CredentialsError(f"the kubeconfig cannot be used: {error}") from error
     context = _context(configuration.host, configuration.ssl_ca_cert, verify=configuration.verify_ssl)
     if context is not None and configuration.cert_file:
