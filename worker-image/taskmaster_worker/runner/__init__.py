@@ -21,7 +21,7 @@ What ends what:
 * the task ends: its supervisor ends what is left of the tree, reports, exits;
 * the agent's connection ends, or the runner dies: the supervisors' control sockets reach their end; each kills its
   tree;
-* a supervisor is killed: the task dies by the parent-death signal, its orphans become children of the zygote, which
-  kills them;
+* a supervisor is killed: what was below it becomes a child of the zygote, which kills it (the process of a callable has
+  a parent-death signal as well);
 * a zygote is killed: its supervisors become children of the runner, which kills every child that it does not know.
 """

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 4
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class FrameError(Exception):
@@ -28,7 +29,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
         FrameError: the message is not JSON (NaN included) or longer than `MAX_FRAME_BYTES`.
     """
     try:
-        body = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
+        body = _ENCODER.encode(message).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise FrameError(f"message is not JSON: {error}") from error
     if len(body) > MAX_FRAME_BYTES:

@@ -61,11 +61,16 @@ def _attempt(spec: Spec, tree: Tree, stdout: int, stderr: int) -> Report:
         return _failed_start(error.exit_code, str(error), start_time)
     except OSError as error:
         return _failed_start(command.NOT_USABLE, f"no directory for $TASK_RESULT_FILE: {error.strerror}", start_time)
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    main = tree.start(spec, stdout=stdout, stderr=stderr, outcome=writer)
-    for descriptor in (stdout, stderr, writer):
-        os.close(descriptor)
+    reader = -1
+    try:
+        if "python" in spec["run"]:
+            main, reader = tree.fork(spec, stdout=stdout, stderr=stderr)
+        else:
+            main = command.spawn(spec["run"], directory=spec["directory"], stdout=stdout, stderr=stderr)
+    except command.StartError as error:
+        return _failed_start(error.exit_code, str(error), start_time)
+    os.close(stdout)
+    os.close(stderr)
     tree.control.sendall(frames.encode({"started": start_time}))
     status, end_time = tree.wait(main)
     exit_code = os.waitstatus_to_exitcode(status)
@@ -75,7 +80,7 @@ def _attempt(spec: Spec, tree: Tree, stdout: int, stderr: int) -> Report:
         "startTime": start_time,
         "endTime": end_time,
     }
-    _add_outcome(report, _read_outcome(reader), result_file)
+    _add_outcome(report, _read_outcome(reader) if reader >= 0 else {}, result_file)
     return report
 
 
@@ -94,13 +99,16 @@ class Tree:
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(control, select.POLLIN)
 
-    def start(self, spec: Spec, *, stdout: int, stderr: int, outcome: int) -> int:
-        """Fork the task and return its process id."""
+    def fork(self, spec: Spec, *, stdout: int, stderr: int) -> tuple[int, int]:
+        """Fork a Python task; return its process id and the end of the pipe where its outcome will be."""
         supervisor = os.getpid()
+        reader, writer = os.pipe()
         if (pid := os.fork()) == 0:
             self.control.close()
-            task.run_task(spec, supervisor=supervisor, stdout=stdout, stderr=stderr, outcome=outcome)
-        return pid
+            task.run_callable(spec, supervisor=supervisor, stdout=stdout, stderr=stderr, outcome=writer)
+        os.close(writer)
+        os.set_blocking(reader, False)
+        return pid, reader
 
     def wait(self, main: int) -> tuple[int, str]:
         """Return the main process's wait status and its end time, once no process is left."""

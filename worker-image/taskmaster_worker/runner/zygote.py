@@ -54,9 +54,11 @@ class Zygote:
         self._part()
 
     def _answer(self) -> bool:
-        data, received, _, _ = socket.recv_fds(self._control, REQUEST.size, 3, socket.MSG_CMSG_CLOEXEC)
+        data, received, _, _ = socket.recv_fds(self._control, REQUEST.size, 3)
         if not data:
             return False
+        for descriptor in received:
+            os.set_inheritable(descriptor, False)  # recv_fds ignores its flags, MSG_CMSG_CLOEXEC included
         operation, token = REQUEST.unpack(data)
         self._reap()
         if operation == FORK:
