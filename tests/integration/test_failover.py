@@ -51,7 +51,9 @@ async def test_a_runner_that_dies_is_reported_by_its_agent(held: World) -> None:
     lost_once(status)
     assert "runner" in status["attempts"][0]["message"]
     await held.start_runner(worker)
-    await held.until("w-1", lambda lease: lease["metadata"]["annotations"]["taskmaster.dev/state"] == "Ready", resource=LEASES)
+    await held.until(
+        "w-1", lambda lease: lease["metadata"]["annotations"]["taskmaster.dev/state"] == "Ready", resource=LEASES
+    )
 
 
 async def test_an_agent_that_dies_comes_back_as_another_incarnation(held: World) -> None:

@@ -83,7 +83,9 @@ async def test_a_python_function_is_called_and_its_value_is_the_result(running: 
 
 
 async def test_the_task_knows_who_it_is(running: World) -> None:
-    obj = await running.submit("it", {"command": ["sh", "-c", "echo $TASK_NAMESPACE/$TASK_NAME $TASK_UID $TASK_ATTEMPT"]})
+    obj = await running.submit(
+        "it", {"command": ["sh", "-c", "echo $TASK_NAMESPACE/$TASK_NAME $TASK_UID $TASK_ATTEMPT"]}
+    )
     status = (await running.finished("it"))["status"]
     assert status["logTail"].split() == [f"{running.namespace}/it", obj["metadata"]["uid"], "1"]
 

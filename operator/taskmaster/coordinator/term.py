@@ -137,6 +137,8 @@ class Term:
             await kopf.operator(
                 registry=handlers.registry(self._pools),
                 settings=handlers.settings(),
+                # Without one kopf asks for the name of the user, which a numeric user of a container does not have.
+                identity=self._settings.identity,  # type: ignore[arg-type] # a NewType that kopf does not export
                 standalone=True,
                 clusterwide=everywhere,
                 namespaces=() if everywhere else self._settings.watch_namespaces,

@@ -1,0 +1,145 @@
+"""The measurements. Each returns plain numbers; what they mean together is the report's business."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from bench.cluster import Cluster, latencies, rate
+from taskmaster.api.times import from_wire
+from taskmaster.kube.resource import TASKS, Resource
+
+JOBS = Resource("batch", "v1", "jobs", "Job")
+CONCURRENCY = 32
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What the API server does with our CRD when nobody else is busy."""
+
+    create_rate: float
+    patch_rate: float
+    delete_rate: float
+    create_p50: float
+    patch_p50: float
+
+    @property
+    def ideal_rate(self) -> float:
+        """Tasks per second if only the four writes of a short Task cost anything: 1/(1/create + 2/PATCH + 1/delete)."""
+        return 1 / (1 / self.create_rate + 2 / self.patch_rate + 1 / self.delete_rate)
+
+
+async def raw(cluster: Cluster, count: int) -> Raw:
+    """Measure create, status PATCH and delete of Tasks that nobody runs (there is no worker in the namespace)."""
+    api, namespace = cluster.api, cluster.namespace
+    names = [f"raw-{number}" for number in range(count)]
+    singles = [f"single-{number}" for number in range(100)]
+    create_times = await latencies(api.create(TASKS, namespace, cluster.task(name)) for name in singles)
+    patch_times = await latencies(cluster.set_message(name, "measured") for name in singles)
+    created = await rate((api.create(TASKS, namespace, cluster.task(name)) for name in names), concurrency=CONCURRENCY)
+    patched = await rate((cluster.set_message(name, "measured") for name in names), concurrency=CONCURRENCY)
+    deleted = await rate((api.delete(TASKS, namespace, name) for name in names), concurrency=CONCURRENCY)
+    await rate((api.delete(TASKS, namespace, name) for name in singles), concurrency=CONCURRENCY)
+    return Raw(created, patched, deleted, median(create_times), median(patch_times))
+
+
+@dataclass(frozen=True)
+class Drain:
+    """A batch of Tasks from the first create to the last observed delete."""
+
+    seconds: float
+    count: int
+    writes_per_task: float
+
+    @property
+    def rate(self) -> float:
+        """Tasks per second."""
+        return self.count / self.seconds
+
+
+async def drain(cluster: Cluster, count: int) -> Drain:
+    """Run `count` Tasks with a TTL of 0 over the pool."""
+    gone = asyncio.Event()
+    watching = asyncio.Event()
+
+    async def follow() -> None:
+        left = count
+        events = cluster.watch_tasks()
+        watching.set()
+        async for event in events:
+            if event["type"] == "DELETED":
+                left -= 1
+                if left == 0:
+                    gone.set()
+                    return
+
+    follower = asyncio.create_task(follow())
+    await watching.wait()
+    # The watch starts with a list; give it the turn to do so, by making a request of our own after it.
+    await cluster.api.list(TASKS, namespace=cluster.namespace, limit=1)
+    before = await cluster.writes()
+    started = time.perf_counter()
+    tasks = (cluster.task(f"drain-{number}", ttlSecondsAfterFinished=0) for number in range(count))
+    await rate((cluster.api.create(TASKS, cluster.namespace, task) for task in tasks), concurrency=CONCURRENCY)
+    await gone.wait()
+    seconds = time.perf_counter() - started
+    await follower
+    return Drain(seconds, count, (await cluster.writes() - before) / count)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds from just before the create to the start of the process, both read from the clock of this machine."""
+
+    p50: float
+    p99: float
+
+
+async def latency(cluster: Cluster, count: int) -> Latency:
+    """Submit Tasks one by one to an idle system."""
+    waits = []
+    for number in range(count):
+        name = f"single-{number}"
+        started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        events = cluster.watch_tasks()
+        submitted = time.time()
+        follower = asyncio.create_task(_follow(events, name, started))
+        await cluster.api.create(TASKS, cluster.namespace, cluster.task(name))
+        waits.append(await started - submitted)
+        await follower
+    cuts = quantiles(waits, n=100)
+    return Latency(cuts[49], cuts[98])
+
+
+async def _follow(events: Any, name: str, started: asyncio.Future[float]) -> None:
+    async for event in events:
+        task = event["object"]
+        if task["metadata"]["name"] == name and task["status"]["phase"] == "Succeeded":
+            started.set_result(from_wire(task["status"]["startTime"]))
+            return
+
+
+async def jobs(cluster: Cluster, count: int, image: str) -> float:
+    """Run batch Jobs of the same command in the same image on the same node; return Jobs per second."""
+    container = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["true"],
+        "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    template = {"spec": {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}}
+    started = time.perf_counter()
+    for number in range(count):
+        body = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": f"job-{number}"},
+            "spec": {"template": template, "backoffLimit": 0},
+        }
+        await cluster.api.create(JOBS, cluster.namespace, body)
+    await cluster.until(JOBS, lambda job: bool(job.get("status", {}).get("succeeded")), count=count)
+    return count / (time.perf_counter() - started)
