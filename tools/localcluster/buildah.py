@@ -15,6 +15,8 @@ from localcluster.commands import run
 TIMEOUT = 1200.0
 # Empty in every Debian system.
 MOUNT = "/mnt"
+# What buildah makes outside of its storage, whatever its options.
+TRACES = (Path("/etc/cni"), Path("/var/lib/containers"))
 
 
 class Buildah:
@@ -66,4 +68,9 @@ class Buildah:
                 self._run("rmi", "--force", reference, check=False)
 
     def _run(self, *arguments: str, check: bool = True) -> str:
-        return run([*self._command, *arguments], timeout=TIMEOUT, check=check)
+        new = [path for path in TRACES if not path.exists()]
+        try:
+            return run([*self._command, *arguments], timeout=TIMEOUT, check=check)
+        finally:
+            for path in new:
+                shutil.rmtree(path, ignore_errors=True)
