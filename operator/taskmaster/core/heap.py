@@ -34,13 +34,12 @@ class KeyedHeap(Generic[K]):
             return
         self._keys[item] = key
         heapq.heappush(self._heap, (key, item))
-        if len(self._heap) > 2 * len(self._keys) + _SLACK:
-            self._heap = [(key, item) for item, key in self._keys.items()]
-            heapq.heapify(self._heap)
+        self._compact()
 
     def discard(self, item: str) -> None:
         """Remove an item, if it is here."""
-        self._keys.pop(item, None)
+        if self._keys.pop(item, None) is not None:
+            self._compact()
 
     def first(self) -> tuple[K, str] | None:
         """Return the smallest key and its item; None when empty."""
@@ -50,3 +49,8 @@ class KeyedHeap(Generic[K]):
                 return key, item
             heapq.heappop(self._heap)
         return None
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * len(self._keys) + _SLACK:
+            self._heap = [(key, item) for item, key in self._keys.items()]
+            heapq.heapify(self._heap)

@@ -3,7 +3,7 @@
 A worker is alive as long as its Lease keeps changing. How long ago it changed is measured from when *we* saw the change
 (as the node lifecycle controller of Kubernetes keeps its probe timestamps): wall clocks of different machines are never
 compared. While our own view is silent nobody is judged, and after the thaw everyone gets a full duration. When most
-workers seem to die at once, the fault is more likely ours, and they get one duration more (the breaker).
+workers seem to die within one duration, the fault is more likely ours, and they get one duration more (the breaker).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Pulses:
 
     def __init__(self) -> None:
         self._pulses: dict[str, _Pulse] = {}
+        self._lost: dict[str, float] = {}
+        """Workers that expired less than a duration ago, and until when that is so."""
         self._frozen = False
 
     def observe(self, worker: str, mark: str, duration: float, *, now: float) -> None:
@@ -35,6 +37,7 @@ class Pulses:
         pulse = self._pulses.get(worker)
         if pulse is None or pulse.mark != mark:
             self._pulses[worker] = _Pulse(mark, duration, now)
+            self._lost.pop(worker, None)
 
     def forget(self, worker: str) -> None:
         """Stop judging a worker."""
@@ -58,16 +61,16 @@ class Pulses:
         if self._frozen:
             return []
         silent = [worker for worker, pulse in self._pulses.items() if now - pulse.seen >= pulse.duration]
-        if len(self._pulses) >= BREAKER_MINIMUM and len(silent) * 2 > len(self._pulses):
+        # Renewals are spread over time, so even a fault of our own makes workers expire one by one.
+        self._lost = {worker: until for worker, until in self._lost.items() if until > now}
+        lost = sum(1 for worker in self._lost if worker not in self._pulses)
+        everyone = len(self._pulses) + lost
+        if everyone >= BREAKER_MINIMUM and (len(silent) + lost) * 2 > everyone:
             for worker in silent:
                 pulse = self._pulses[worker]
                 if pulse.last_chance is None:
                     pulse.last_chance = now + pulse.duration
         # Who was given a last chance keeps it, also when fewer than half are silent by now.
-        return [worker for worker in silent if now >= (self._pulses[worker].last_chance or now)]
-
-    def next_check(self) -> float | None:
-        """Return when the next worker may expire (monotonic seconds); None when there is nothing to judge."""
-        if self._frozen or not self._pulses:
-            return None
-        return min(max(pulse.seen + pulse.duration, pulse.last_chance or 0.0) for pulse in self._pulses.values())
+        expired = [worker for worker in silent if now >= (self._pulses[worker].last_chance or now)]
+        self._lost.update({worker: now + self._pulses[worker].duration for worker in expired})
+        return expired
