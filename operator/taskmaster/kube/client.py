@@ -21,9 +21,10 @@ import aiohttp
 import orjson
 
 from taskmaster import __version__
+from taskmaster.kube.answers import refusal, stored_object, unanswered, watch_event
 from taskmaster.kube.api import Api, ApplyPatch, JsonPatch, MergePatch, ObjectList, Patch, WatchEvent
 from taskmaster.kube.credentials import Credentials, CredentialsError
-from taskmaster.kube.errors import ApiError, Unanswered, Unauthorized, error_for, error_from_status
+from taskmaster.kube.errors import ApiError, Unauthorized
 from taskmaster.kube.observer import NullObserver, Observer
 from taskmaster.kube.resource import Object, Resource
 
@@ -202,11 +203,11 @@ class Client(Api):
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         if line:
-                            yield _event(line)
+                            yield watch_event(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if code == 0:
                 self._observer.request("watch", resource.plural, 0, time.monotonic() - started)
-            raise _unanswered(error) from error
+            raise unanswered(error) from error
 
     async def _request(
         self,
@@ -240,16 +241,10 @@ class Client(Api):
                 if code >= 400:
                     raise self._refusal(response, answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unanswered(error) from error
+            raise unanswered(error) from error
         finally:
             self._observer.request(verb, label, code, time.monotonic() - started)
-        try:
-            parsed = orjson.loads(answer)
-        except orjson.JSONDecodeError as error:
-            raise Unanswered(f"the answer is not JSON: {error}", reason="Malformed") from error
-        if not isinstance(parsed, dict):
-            raise Unanswered("the answer is not an object", reason="Malformed")
-        return parsed
+        return stored_object(answer)
 
     async def _headers(self) -> dict[str, str]:
         try:
@@ -258,19 +253,8 @@ class Client(Api):
             raise Unauthorized(str(error)) from error
         return {} if authorization is None else {"Authorization": authorization}
 
-    def _refusal(self, response: aiohttp.ClientResponse, answer: bytes) -> ApiError:
-        """Return the error for an answer of 400 and above; a proxy in between may answer with a page of HTML."""
-        hint = response.headers.get("Retry-After", "")
-        retry_after = float(hint) if hint.isascii() and hint.isdigit() else None
-        try:
-            body = orjson.loads(answer)
-        except orjson.JSONDecodeError:
-            body = None
-        if isinstance(body, dict):
-            error = error_from_status(body, status=response.status, retry_after=retry_after)
-        else:
-            text = answer[:256].decode("utf-8", "replace")
-            error = error_for(response.status, text, reason=response.reason or "", retry_after=retry_after)
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
+        error = refusal(response.status, response.reason or "", response.headers.get("Retry-After", ""), body)
         if isinstance(error, Unauthorized):
             self._credentials.expire()
         return error
@@ -279,23 +263,6 @@ class Client(Api):
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     given = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in given.items() if value}
-
-
-def _event(line: bytes) -> WatchEvent:
-    try:
-        event = orjson.loads(line)
-        kind, item = event["type"], event["object"]
-    except (orjson.JSONDecodeError, TypeError, KeyError) as error:
-        raise Unanswered(f"the watch carried something that is not an event: {error}", reason="Malformed") from error
-    if not isinstance(kind, str) or not isinstance(item, dict):
-        raise Unanswered("the watch carried something that is not an event", reason="Malformed")
-    if kind == "ERROR":
-        raise error_from_status(item)
-    return WatchEvent(kind, item)
-
-
-def _unanswered(error: Exception) -> Unanswered:
-    return Unanswered(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -27,7 +27,7 @@ from contextlib import suppress
 from random import Random
 from typing import Final, Generic, TypeVar
 
-from taskmaster.kube.api import Api, WatchEvent
+from taskmaster.kube.api import Api
 from taskmaster.kube.backoff import Backoff
 from taskmaster.kube.errors import ApiError, Gone, NotFound
 from taskmaster.kube.observer import NullObserver, Observer
@@ -150,9 +150,9 @@ class Informer(Generic[T]):
     async def _watch(self) -> None:
         """Follow one watch to its end, handing over batches as they come.
 
-        The pump fills `batch` for as long as it finds events without suspending; we run when it had to wait.
+        The pump takes in events for as long as it finds some without suspending; we run when it had to wait.
         """
-        batch: list[WatchEvent] = []
+        batch: list[Delta[T]] = []
         arrived = asyncio.Event()
         started = self._clock()
         pump = asyncio.create_task(self._pump(batch, arrived), name=f"watch-{self._resource.plural}")
@@ -161,13 +161,13 @@ class Informer(Generic[T]):
             while not pump.done() or batch:
                 await arrived.wait()
                 arrived.clear()
-                if batch:
-                    taken = batch[:]
-                    batch.clear()
+                if not pump.done():
                     heard = True
-                    self._apply(taken)
                     self._recovered()
-            pump.result()
+                taken = batch[:]
+                batch.clear()
+                self._deliver(taken)
+            heard = pump.result() or heard
         finally:
             pump.cancel()
             with suppress(asyncio.CancelledError, ApiError):
@@ -177,8 +177,14 @@ class Informer(Generic[T]):
             raise ApiError("the server ended the watch at once, without an event", reason="ShortWatch")
         self._recovered()
 
-    async def _pump(self, batch: list[WatchEvent], arrived: asyncio.Event) -> None:
-        clock, observer, plural = self._clock, self._observer, self._resource.plural
+    async def _pump(self, batch: list[Delta[T]], arrived: asyncio.Event) -> bool:
+        """Take in one watch; true if it brought anything.
+
+        Each event is digested before the next is parsed: its dictionaries are then still in the cache, and are reused.
+        """
+        clock, seen, plural = self._clock, self._observer.watch_event, self._resource.plural
+        hear = self._store.hear
+        heard = False
         try:
             async for event in self._api.watch(
                 self._resource,
@@ -188,21 +194,14 @@ class Informer(Generic[T]):
                 resource_version=str(self._store.version),
                 timeout_seconds=int(WATCH_SECONDS * (1 + self._random.random())),
             ):
+                heard = True
                 self.last_heard = clock()
-                batch.append(event)
+                seen(plural)
+                hear(event.type, event.object, batch)
                 arrived.set()
-                observer.watch_event(plural)
         finally:
             arrived.set()
-
-    def _apply(self, events: Sequence[WatchEvent]) -> None:
-        deltas: list[Delta[T]] = []
-        hear = self._store.hear
-        try:
-            for event in events:
-                hear(event.type, event.object, deltas)
-        finally:
-            self._deliver(deltas)
+        return heard
 
     def _recovered(self) -> None:
         self._backoff.reset()

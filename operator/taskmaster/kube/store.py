@@ -8,7 +8,7 @@ where a watch has to go on.
 import logging
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from taskmaster.kube.errors import ApiError
 from taskmaster.kube.resource import Object
@@ -32,9 +32,8 @@ class Delta(Generic[T]):
     new: T | None
 
 
-@dataclass(slots=True)
-class _Known:
-    name: tuple[str, str]
+class _Known(NamedTuple):
+    name: str
     version: int
 
 
@@ -44,7 +43,7 @@ class Store(Generic[T]):
     def __init__(self, transform: Callable[[Object], T]) -> None:
         self._transform = transform
         self._known: dict[str, _Known] = {}
-        self._uids: dict[tuple[str, str], str] = {}
+        self._uids: dict[str, str] = {}
         self.objects: dict[str, T] = {}
         self.version = 0
         self.skipped = 0
@@ -98,7 +97,7 @@ class Store(Generic[T]):
             self.skipped += 1
             logger.warning(
                 "object skipped: it could not be read",
-                extra={"kind": item.get("kind"), "object": "/".join(known.name)},
+                extra={"kind": item.get("kind"), "object": known.name},
                 exc_info=True,
             )
             return
@@ -115,7 +114,7 @@ class Store(Generic[T]):
 
 def parse_version(text: object) -> int:
     """Return a resourceVersion as the number that it is."""
-    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20:
+    if isinstance(text, str) and text.isdecimal() and len(text) < 20:
         return int(text)
     raise Malformed(f"resourceVersion {text!r} is not a number")
 
@@ -128,8 +127,11 @@ def _metadata(item: Object) -> Object:
 
 
 def _identify(item: Object) -> tuple[str, _Known]:
-    metadata = _metadata(item)
-    uid, name, namespace = metadata.get("uid"), metadata.get("name"), metadata.get("namespace") or ""
-    if not (isinstance(uid, str) and isinstance(name, str) and isinstance(namespace, str)):
-        raise Malformed("object without uid or name")
-    return uid, _Known((namespace, name), parse_version(metadata.get("resourceVersion")))
+    try:
+        metadata = item["metadata"]
+        # Adding strings refuses everything else.
+        uid = "" + metadata["uid"]
+        name = metadata.get("namespace", "") + "/" + metadata["name"]
+        return uid, _Known(name, parse_version(metadata["resourceVersion"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Malformed(f"object without uid or name: {error}") from error
