@@ -20,6 +20,7 @@ from random import Random
 from typing import Any, Final, Protocol, cast
 
 from taskmaster.kube.backoff import Backoff
+from taskmaster_worker.agent.attempt import Runner
 from taskmaster_worker.agent.ending import RUNNER_DIED
 from taskmaster_worker.agent.health import Trouble
 from taskmaster_worker.runner.frames import Decoder, FrameError, encode
@@ -54,7 +55,23 @@ class LinkListener(Protocol):
         """The connection has ended after a hello."""
 
 
-class RunnerLink:
+class Link(Runner, Protocol):
+    """What the worker needs of its link to the runner."""
+
+    listener: LinkListener | None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why there is no runner, and since when."""
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+
+    def reset(self, reason: str) -> None:
+        """Kill everything, and connect again."""
+
+
+class RunnerLink(Link):
     """One connection at a time. `incarnation` is asked at each hello."""
 
     def __init__(
@@ -65,8 +82,10 @@ class RunnerLink:
         incarnation: Callable[[], str],
         clock: Callable[[], float],
         random: Random,
+        watchdog_seconds: float = WATCHDOG_SECONDS,
     ) -> None:
         self.listener: LinkListener | None = None
+        self._watchdog_seconds = watchdog_seconds
         self._path = path
         self._runner_uid = runner_uid
         self._incarnation = incarnation
@@ -170,7 +189,7 @@ class RunnerLink:
 
     async def _watch_over(self, connection: _Connection) -> None:
         while not connection.closed.done():
-            await asyncio.wait([connection.closed], timeout=WATCHDOG_SECONDS)
+            await asyncio.wait([connection.closed], timeout=self._watchdog_seconds)
             if self._due and min(self._due.values()) < self._clock():
                 connection.close("the runner does not answer")
 

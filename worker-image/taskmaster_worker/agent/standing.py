@@ -51,10 +51,9 @@ def standing(write: StatusWrite, obj: Mapping[str, Any]) -> Standing:
 
 
 def _has_record(write: StatusWrite, status: Mapping[str, Any]) -> bool:
-    """Whether this very record is in the history; the coordinator's of the same attempt has another time."""
+    """Whether this very record is in the history, and not the coordinator's of the same attempt."""
     assert write.ended is not None
-    end_time = to_wire(write.ended.ended)
+    mine = (write.task.attempt, to_wire(write.ended.ended), write.ended.outcome.value)
     return any(
-        past.get("attempt") == write.task.attempt and past.get("endTime") == end_time
-        for past in status.get("attempts") or ()
+        (past.get("attempt"), past.get("endTime"), past.get("outcome")) == mine for past in status.get("attempts") or ()
     )

@@ -28,7 +28,7 @@ from taskmaster_worker.agent.health import Health, Trouble
 from taskmaster_worker.agent.identity import Life, Settings
 from taskmaster_worker.agent.lease import WorkerLease
 from taskmaster_worker.agent.metrics import AgentMetrics
-from taskmaster_worker.agent.runner_link import RunnerLink
+from taskmaster_worker.agent.runner_link import Link
 from taskmaster_worker.agent.writer import StatusWriter
 from taskmaster_worker.runner.messages import Exit, Started
 
@@ -54,7 +54,7 @@ class Worker:
         self,
         settings: Settings,
         api: Api,
-        link: RunnerLink,
+        link: Link,
         *,
         life: Life,
         metrics: AgentMetrics,

@@ -1,0 +1,117 @@
+"""From the runner's exit frame to an outcome."""
+
+from typing import Any
+
+import pytest
+from tests.unit.agent_worker import EPOCH, exit_frame
+
+from taskmaster.core.reason import EndReason
+from taskmaster.core.retry import Outcome
+from taskmaster.core.task import Instant
+from taskmaster_worker.agent.ending import Stop, judge
+
+ERROR = {"type": "ValueError", "message": "bad input", "traceback": "..."}
+TIMED_OUT = Stop(Outcome.FAILED, EndReason.TIMED_OUT, "too long", Instant(EPOCH))
+
+
+@pytest.mark.parametrize(
+    ("frame", "outcome", "reason", "message"),
+    [
+        pytest.param({}, "Succeeded", "Completed", "", id="exit code 0"),
+        pytest.param({"code": 3}, "Failed", "ExitCode", "exit code 3", id="exit code"),
+        pytest.param(
+            {"code": None, "signal": 9},
+            "Failed",
+            "Signal",
+            "killed by SIGKILL (9), not by Taskmaster: often the kernel's answer to a container out of memory",
+            id="SIGKILL",
+        ),
+        pytest.param({"code": None, "signal": 11}, "Failed", "Signal", "killed by SIGSEGV (11)", id="another signal"),
+        pytest.param({"code": None, "signal": 45}, "Failed", "Signal", "killed by signal (45)", id="real-time signal"),
+        pytest.param({"code": 1, "error": ERROR}, "Failed", "Error", "ValueError: bad input", id="exception"),
+        pytest.param(
+            {"code": 1, "error": {**ERROR, "message": ""}}, "Failed", "Error", "ValueError", id="silent exception"
+        ),
+        pytest.param(
+            {"code": 127, "startError": "command not found: foo"},
+            "Failed",
+            "StartFailed",
+            "command not found: foo",
+            id="not started",
+        ),
+        pytest.param({"resultError": "too large"}, "Failed", "ResultRejected", "too large", id="result refused"),
+        pytest.param(
+            {"code": 2, "resultError": "too large"}, "Failed", "ExitCode", "exit code 2", id="failed before its result"
+        ),
+        pytest.param(
+            {"code": None, "supervisorLost": True},
+            "WorkerLost",
+            "WorkerLost",
+            "its supervisor process died",
+            id="supervisor lost",
+        ),
+    ],
+)
+def test_the_way_it_ended_decides(frame: dict[str, Any], outcome: str, reason: str, message: str) -> None:
+    ended = judge(exit_frame("u/1", at=EPOCH, **frame), None)
+    assert (ended.outcome, ended.reason, ended.message) == (outcome, reason, message)
+    assert ended.exit_code == frame.get("code", 0)
+
+
+@pytest.mark.parametrize(
+    ("frame", "at", "reason"),
+    [
+        pytest.param({}, EPOCH + 1, EndReason.TIMED_OUT, id="it went quietly"),
+        pytest.param({"code": None, "signal": 15}, EPOCH + 1, EndReason.TIMED_OUT, id="it was killed"),
+        pytest.param({"supervisorLost": True}, EPOCH + 1, EndReason.TIMED_OUT, id="its supervisor did not survive it"),
+        pytest.param({}, EPOCH - 1, EndReason.COMPLETED, id="it had ended before"),
+    ],
+)
+def test_a_stop_decides_what_ends_after_it(frame: dict[str, Any], at: float, reason: EndReason) -> None:
+    assert judge(exit_frame("u/1", at=at, **frame), TIMED_OUT).reason is reason
+
+
+def test_what_is_stopped_has_no_result() -> None:
+    assert judge(exit_frame("u/1", at=EPOCH + 1, result=1), TIMED_OUT).result is None
+
+
+@pytest.mark.parametrize("result", [0, "", [], {}, False, {"a": [1, None, "ü"]}, 2**63 - 1])
+def test_a_result_is_kept_as_it_is(result: Any) -> None:
+    assert judge(exit_frame("u/1", at=EPOCH, result=result), None).result == result
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        pytest.param(2**63, "64 bits", id="beyond 64 bits"),
+        pytest.param({"n": [-(2**70)]}, "64 bits", id="far below"),
+        pytest.param("x" * 33_000, "32768 bytes", id="too large"),
+        pytest.param(float("inf"), "JSON", id="infinite"),
+        pytest.param("\ud800", "JSON", id="half a surrogate pair"),
+    ],
+)
+def test_a_result_that_cannot_be_stored_exactly_is_refused(result: Any, says: str) -> None:
+    ended = judge(exit_frame("u/1", at=EPOCH, result=result), None)
+    assert ended.reason is EndReason.RESULT_REJECTED
+    assert says in ended.message
+    assert ended.result is None
+
+
+def test_texts_are_bounded_and_encodable() -> None:
+    frame = exit_frame("u/1", at=EPOCH, code=1, tail="ü\ud800" * 5_000, error={**ERROR, "message": "\udfff" * 5_000})
+    ended = judge(frame, None)
+    assert len(ended.log_tail.encode()) <= 4_096
+    assert len(ended.message) <= 1_024
+    ended.message.encode()
+
+
+def test_what_was_never_started_has_no_start_time() -> None:
+    assert judge(exit_frame("u/1", at=EPOCH, startError="no"), None).started is None
+
+
+@pytest.mark.parametrize("missing", ["startTime", "endTime", "exitCode", "tail"])
+def test_a_frame_that_is_not_whole_is_an_error(missing: str) -> None:
+    frame = exit_frame("u/1", at=EPOCH)
+    del frame[missing]  # type: ignore[misc]
+    with pytest.raises(KeyError):
+        judge(frame, None)

@@ -1,0 +1,190 @@
+"""The agent with the real runner process, its pages, its command line, and the installation of the runner."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from time import time
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.sim.memory_api import MemoryApi
+from tests.sim.memory_server import MemoryServer
+from tests.unit.agent_worker import Stage, settings, until
+
+import taskmaster_worker
+from taskmaster_worker.agent.__main__ import main
+from taskmaster_worker.agent.identity import Life
+from taskmaster_worker.agent.metrics import AgentMetrics
+from taskmaster_worker.agent.runner_link import RunnerLink
+from taskmaster_worker.agent.server import application, serving
+from taskmaster_worker.agent.worker import Worker
+
+
+class RealStage(Stage):
+    """A stage with a real runner behind the link."""
+
+    def __init__(self, socket: Path) -> None:
+        self.settings = settings(runner_socket=str(socket), slots=10)
+        self.server = MemoryServer(now=lambda: datetime.now(UTC))
+        self.api = MemoryApi(self.server, client="agent")
+        self.clock = asyncio.get_running_loop().time
+        self.now = time
+        self.metrics = AgentMetrics(clock=self.clock)
+        self.life = Life(self.settings)
+        self.link = RunnerLink(
+            str(socket),
+            runner_uid=os.getuid(),
+            incarnation=lambda: self.life.incarnation,
+            clock=self.clock,
+            random=Random(1),
+        )
+        self.worker = Worker(
+            self.settings,
+            self.api,
+            self.link,
+            life=self.life,
+            metrics=self.metrics,
+            clock=self.clock,
+            wall_clock=time,
+            random=Random(1),
+        )
+
+
+@contextmanager
+def runner(socket: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {
+        **os.environ,
+        "TASKMASTER_RUNNER_SOCKET": str(socket),
+        "PYTHONPATH": str(Path(taskmaster_worker.__file__).parent.parent),
+        "TMPDIR": str(socket.parent),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskmaster_worker.runner"], env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def real(socket: Path) -> AsyncIterator[RealStage]:
+    on = RealStage(socket)
+    task = asyncio.create_task(on.worker.run())
+    try:
+        await until(lambda: on.worker.lease.published == "Ready")
+        yield on
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_real_runner_runs_what_is_assigned(tmp_path: Path) -> None:
+    script = 'echo "hello from $TASK_NAME"; echo "[$TASK_ATTEMPT]" > "$TASK_RESULT_FILE"; exit $CODE'
+    tasks: dict[str, dict[str, Any]] = {
+        "good": {"run": {"command": ["sh", "-c", script]}, "env": [{"name": "CODE", "value": "0"}]},
+        "bad": {
+            "run": {"script": {"interpreter": "/bin/sh", "source": script}},
+            "env": [{"name": "CODE", "value": "7"}],
+        },
+        "python": {"run": {"python": {"callable": "json:dumps", "args": {"obj": [1, 2]}}}},
+        "missing": {"run": {"command": ["no-such-command"]}},
+        "slow": {"run": {"command": ["sleep", "60"]}, "timeouts": {"attemptSeconds": 1, "graceSeconds": 1}},
+    }
+    socket = tmp_path / "runner.sock"
+    with runner(socket):
+        async with real(socket) as on:
+            for name, spec in tasks.items():
+                on.submit(name, retry={"limit": 0}, **spec)
+            await until(lambda: all(on.phase(name) in ("Succeeded", "Failed") for name in tasks))
+            assert {name: on.status(name)["reason"] for name in tasks} == {
+                "good": "Completed",
+                "bad": "ExitCode",
+                "python": "Completed",
+                "missing": "StartFailed",
+                "slow": "TimedOut",
+            }
+            assert on.status("good")["result"] == [1]
+            assert on.status("good")["logTail"] == "hello from good\n"
+            assert on.status("python")["result"] == "[1, 2]"
+            assert on.status("bad")["exitCode"] == 7
+
+
+async def test_killing_the_real_runner_loses_its_attempts_and_a_new_one_takes_over(tmp_path: Path) -> None:
+    socket = tmp_path / "runner.sock"
+    with runner(socket) as first:
+        async with real(socket) as on:
+            on.submit("a", run={"command": ["sleep", "60"]})
+            await until(lambda: on.phase("a") == "Running")
+            first.kill()
+            await until(lambda: on.phase("a") == "Pending")
+            assert on.status("a")["attempts"][-1]["outcome"] == "WorkerLost"
+            await until(lambda: on.state == "Unavailable")
+            with runner(socket):
+                await until(lambda: on.state == "Ready")
+                on.create("b")
+                on.assign("b")
+                await until(lambda: on.phase("b") == "Succeeded")
+
+
+async def test_the_pages_say_which_part_is_not_well_and_since_when() -> None:
+    on = Stage()
+    app = application(on.worker.health, on.metrics.registry, clock=on.clock)
+    async with serving(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        async with session.get("/livez") as page:
+            assert page.status == 200
+        async with session.get("/readyz") as page:
+            assert page.status == 503
+            parts = (await page.json())["parts"]
+            assert not parts["runner"]["ready"]
+            assert parts["runner"]["message"] == "not connected"
+            assert datetime.fromisoformat(parts["runner"]["since"]) <= datetime.now(UTC)
+            assert parts["writes"] == {"ready": True}
+        task = asyncio.create_task(on.worker.run())
+        await until(lambda: on.worker.lease.published == "Ready")
+        async with session.get("/readyz") as page:
+            assert page.status == 200
+        async with session.get("/metrics") as page:
+            text = await page.text()
+            assert "taskmaster_worker_slots 2.0" in text
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def test_the_installed_runner_is_whole_and_needs_only_the_standard_library(tmp_path: Path) -> None:
+    for _ in range(2):  # an init container may run twice
+        assert main(["install-runner", str(tmp_path)]) == 0
+    assert {path.name for path in (tmp_path / "taskmaster_worker").iterdir()} >= {"__init__.py", "runner", "sdk"}
+    assert not (tmp_path / "taskmaster_worker" / "agent").exists()
+    code = "import taskmaster_worker.runner.server, taskmaster_worker.sdk; print(taskmaster_worker.__file__)"
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(tmp_path)!r}); {code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().startswith(str(tmp_path))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["install-runner", str(tmp_path / "file")]) == 2
+    assert "cannot install the runner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["install-runner"]])
+def test_a_wrong_command_line_shows_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_missing_setting_ends_the_agent_with_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("POD_NAME", raising=False)
+    assert main([]) == 2
+    assert "POD_NAME must be set" in capsys.readouterr().err
