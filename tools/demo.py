@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from images import OPERATOR, REPOSITORY, WORKER
 from places import ExistingCluster, Place, choose
 from steps import StepFailed, read, run, say, step, succeeds
@@ -21,8 +23,9 @@ from steps import StepFailed, read, run, say, step, succeeds
 RELEASE = "taskmaster"
 RELEASE_NAMESPACE = "taskmaster-system"
 NAMESPACE = "default"
-"""Where the default pool and the examples go: where kubectl looks when it is not told otherwise."""
+"""Where the examples and by VALUES the default pool go: where kubectl looks when it is not told otherwise."""
 EXAMPLES = REPOSITORY / "examples" / "demo"
+VALUES = REPOSITORY / "examples" / "demo-values.yaml"
 CHART = REPOSITORY / "charts" / "taskmaster"
 
 
@@ -55,6 +58,8 @@ def up(place: Place) -> Cluster:
         for reference in (operator, worker):
             place.load(reference)
     with step("helm upgrade --install"):
+        # Before the workers start: to running pods the kubelet brings a new ConfigMap only after a minute.
+        run(cluster.kubectl("apply", "-n", NAMESPACE, *_files(task=False)), timeout=60)
         install(cluster, operator=operator, worker=worker)
     return cluster
 
@@ -62,17 +67,16 @@ def up(place: Place) -> Cluster:
 def install(cluster: Cluster, *, operator: str, worker: str) -> None:
     """Install or upgrade the release and wait until operator and workers are ready."""
     unblock(cluster)
-    values = {"workerPools.default.namespace": NAMESPACE}
+    values = {}
     for prefix, reference in (("image", operator), ("worker.image", worker)):
         values[f"{prefix}.repository"], _, values[f"{prefix}.tag"] = reference.rpartition(":")
     settings = [f"--set={key}={value}" for key, value in values.items()]
     command = cluster.helm("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--wait", "--timeout=4m")
+    command += [f"--values={VALUES}"]
     try:
         read([*command, *settings], timeout=300)
-        run(
-            cluster.kubectl("wait", "-n", NAMESPACE, "workerpool/default", "--for=condition=Ready", "--timeout=120s"),
-            timeout=150,
-        )
+        workers = ("deployment", "-n", NAMESPACE, "-l", "taskmaster.dev/pool=default")
+        run(cluster.kubectl("rollout", "status", *workers, "--timeout=120s"), timeout=150)
     except StepFailed:
         explain(cluster)
         raise
@@ -95,7 +99,7 @@ def explain(cluster: Cluster) -> None:
         ("get", "pods,deployments,workerpools", "-A", "-o", "wide"),
         ("get", "events", "-A", "--sort-by=.lastTimestamp"),
         ("logs", "-n", RELEASE_NAMESPACE, "-l", selector, "--tail=40", "--prefix"),
-        ("logs", "-n", NAMESPACE, "-l", "taskmaster.dev/pool=default", "--all-containers", "--tail=20", "--prefix"),
+        ("logs", "-n", NAMESPACE, "-l", "taskmaster.dev/pool=default", "--all-containers", "--tail=8", "--prefix"),
     ):
         say(f"--- kubectl {' '.join(arguments)}")
         with contextlib.suppress(StepFailed):
@@ -109,13 +113,9 @@ def examples(cluster: Cluster) -> None:
         StepFailed: one of them did not succeed.
     """
     with step("example Tasks"):
-        listed = read(
-            cluster.kubectl("apply", "-n", NAMESPACE, "--dry-run=client", "-o", "json", "-f", EXAMPLES), timeout=60
-        )
-        names = sorted(task["metadata"]["name"] for task in _items(listed) if task["kind"] == "Task")
-        tasks = [f"task/{name}" for name in names]
+        tasks = [f"task/{name}" for path in sorted(EXAMPLES.glob("*.yaml")) for name in _task_names(path)]
         run(cluster.kubectl("delete", "-n", NAMESPACE, "--ignore-not-found", "--timeout=60s", *tasks), timeout=90)
-        run(cluster.kubectl("apply", "-n", NAMESPACE, "-f", EXAMPLES), timeout=60)
+        run(cluster.kubectl("apply", "-n", NAMESPACE, *_files(task=True)), timeout=60)
         wait = ("wait", "-n", NAMESPACE, "--for=condition=Finished", "--timeout=180s")
         try:
             read(cluster.kubectl(*wait, *tasks), timeout=200)
@@ -185,6 +185,16 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _files(*, task: bool) -> list[str]:
+    """Return the options for the example files with Tasks, or for those with what the Tasks need."""
+    return [f"--filename={path}" for path in sorted(EXAMPLES.glob("*.yaml")) if bool(_task_names(path)) == task]
+
+
+def _task_names(path: Path) -> list[str]:
+    documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    return [each["metadata"]["name"] for each in documents if each["kind"] == "Task"]
 
 
 def _items(text: str) -> list[dict[str, Any]]:
