@@ -14,7 +14,7 @@ from typing import Any, Final
 from taskmaster.api.decode import encode_policy
 from taskmaster.api.times import to_wire
 from taskmaster.core.capacity import Worker
-from taskmaster.core.phase import Phase, check_move
+from taskmaster.core.phase import IllegalMove, Phase, check_move
 from taskmaster.core.reason import EndReason, PendingReason
 from taskmaster.core.retry import Again, Finish, Outcome, Spent
 from taskmaster.core.task import Holder, Instant, Task
@@ -40,8 +40,13 @@ class Ended:
 
 
 def assign(task: Task, worker: Worker, *, now: Instant) -> list[Operation]:
-    """Give the next attempt of a Pending Task to a worker."""
-    check_move(task.phase, Phase.ASSIGNED)
+    """Give the next attempt of a Pending Task to a worker.
+
+    Raises:
+        IllegalMove: the Task is not Pending.
+    """
+    if task.phase is not Phase.PENDING:
+        raise IllegalMove(f"a Task cannot be assigned while it is {task.phase}")
     return [
         _test("/metadata/uid", task.uid),
         _test("/metadata/generation", task.generation),
@@ -142,7 +147,9 @@ def requeue(task: Task, ended: Ended, decision: Again | Finish) -> list[Operatio
     """
     if task.holder is None:
         raise ValueError(f"nothing holds Task {task.namespace}/{task.name}")
-    arguments = (task.uid, task.attempt, task.holder, replace(ended, started=task.started))
+    # Before Running, the start time in status is still that of an earlier attempt.
+    started = task.started if task.phase is Phase.RUNNING else None
+    arguments = (task.uid, task.attempt, task.holder, replace(ended, started=started))
     if isinstance(decision, Finish):
         check_move(task.phase, decision.phase)
         patch = finish(*arguments, decision, task.attempts, task.spent)

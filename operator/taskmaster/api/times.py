@@ -21,4 +21,7 @@ def from_wire(text: str) -> Instant:
     Raises:
         ValueError: it is not an RFC 3339 time.
     """
-    return Instant(datetime.fromisoformat(text).timestamp())
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"the time {text!r} does not say its offset from UTC")
+    return Instant(time.timestamp())
