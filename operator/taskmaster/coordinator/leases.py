@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from taskmaster.api import decode
+from taskmaster.api import decode, names
 from taskmaster.core.capacity import Worker
 
 
@@ -16,6 +16,8 @@ class WorkerLease:
     worker: Worker
     own: bool
     """False when nobody holds it (released) or the coordinator has taken it over."""
+    taken_over: bool
+    """A coordinator, this one or another, has declared this life of the worker dead."""
     mark: str
     """The renew time, as text: only whether it changes matters."""
     duration_seconds: float
@@ -28,9 +30,11 @@ def worker_lease(obj: dict[str, Any]) -> WorkerLease:
         KeyError, ValueError: it is not the Lease of a worker, or not a whole one.
     """
     spec = obj["spec"]
+    holder = spec.get("holderIdentity") or ""
     return WorkerLease(
         worker=decode.worker(obj),
-        own=spec.get("holderIdentity") == obj["metadata"]["name"],
+        own=holder == obj["metadata"]["name"],
+        taken_over=holder.startswith(names.TAKEOVER_HOLDER_PREFIX),
         mark=spec["renewTime"],
         duration_seconds=float(spec["leaseDurationSeconds"]),
     )

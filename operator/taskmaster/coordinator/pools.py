@@ -145,6 +145,8 @@ class PoolController:
             spec = WorkerPoolSpec.model_validate(pool["spec"])
         except ValidationError as error:
             raise Refused("InvalidSpec", f"the spec cannot be used: {error.errors()[0]['msg']}") from error
+        if problem := worker_objects.trouble(spec):
+            raise Refused("InvalidSpec", problem)
         namespace, _ = key
         mark = (key, pool["metadata"]["uid"])
         if mark not in self._shared:

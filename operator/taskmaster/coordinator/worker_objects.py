@@ -29,6 +29,7 @@ RUNNER_HOME: Final = "/opt/taskmaster/runner"
 SHUTDOWN_MARGIN_SECONDS: Final = 15
 """Beyond draining and grace: for the last status writes."""
 DEFAULT_GRACE_SECONDS: Final = 20
+RESERVED_VOLUME_PREFIX: Final = "taskmaster-"
 
 _RESTRICTED: Final[Object] = {
     "allowPrivilegeEscalation": False,
@@ -64,6 +65,22 @@ def owner_reference(pool: Object, *, controller: bool) -> Object:
         "uid": metadata["uid"],
     }
     return {**reference, "controller": True} if controller else reference
+
+
+def trouble(spec: WorkerPoolSpec) -> str:
+    """Return why a spec must not be used; empty if it may.
+
+    A mount that names one of *our* volumes would hand the agent's token to user code.
+    """
+    template = spec.template
+    volumes = [volume.name for volume in template.volumes or ()] if template else []
+    for name in volumes:
+        if name.startswith(RESERVED_VOLUME_PREFIX):
+            return f'template.volumes: names that begin with {RESERVED_VOLUME_PREFIX} are reserved: rename "{name}"'
+    for mount in (template.volume_mounts or ()) if template else ():
+        if mount.name not in volumes:
+            return f'template.volumeMounts: there is no "{mount.name}" in template.volumes: add it there'
+    return ""
 
 
 def service_account(pool: Object) -> Object:
@@ -241,7 +258,10 @@ def _runner(spec: WorkerPoolSpec, given: Object, settings: Settings) -> Object:
         "TASKMASTER_AGENT_UID": str(AGENT_UID),
         "TASKMASTER_PRELOAD": ",".join(spec.preload or ()),
     }
-    users = given.get("env", [])
+    users = [
+        {**variable, "value": f"{RUNNER_HOME}:{variable['value']}"} if variable["name"] == "PYTHONPATH" else variable
+        for variable in given.get("env", [])
+    ]
     set_by_user = {variable["name"] for variable in users}
     return {
         "name": names.RUNNER_CONTAINER,
