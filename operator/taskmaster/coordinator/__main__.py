@@ -154,7 +154,7 @@ def main() -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", timestamp=True))
     logging.basicConfig(level=os.environ.get("TASKMASTER_LOG_LEVEL", "INFO").upper(), handlers=[handler])
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(logging.ERROR)
     try:
         match command:
             case "apply-crds":

@@ -73,7 +73,7 @@ class PoolController:
         self._dirty: set[Key] = set()
         self._changed = asyncio.Event()
 
-    def pool_changed(self, pool: Object, *, deleted: bool) -> None:
+    def pool_changed(self, pool: Object, deleted: bool) -> None:
         """Take note of a WorkerPool."""
         key = _key(pool)
         if deleted or "deletionTimestamp" in pool["metadata"]:
@@ -83,7 +83,7 @@ class PoolController:
         self._pools[key] = pool
         self._mark(key)
 
-    def deployment_changed(self, deployment: Object, *, deleted: bool) -> None:
+    def deployment_changed(self, deployment: Object, deleted: bool) -> None:
         """Take note of a Deployment of workers."""
         pool = deployment["metadata"].get("labels", {}).get(names.POOL_LABEL)
         if pool is None:

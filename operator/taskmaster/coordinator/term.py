@@ -12,8 +12,6 @@ import time
 from random import Random
 from typing import Final
 
-import kopf
-
 from taskmaster.api import decode, names
 from taskmaster.coordinator import crds, handlers
 from taskmaster.coordinator.cache import Cache
@@ -66,7 +64,6 @@ class Term:
         self._health = health
         self._observer = observer
         self._state = state
-        self._stop_kopf = asyncio.Event()
         random = Random()
         self._assigner = Dispatcher(api, concurrency=ASSIGN_CONCURRENCY, may_send=lambda: elector.is_leader)
         self._cleaner = Dispatcher(api, concurrency=CLEANUP_CONCURRENCY, may_send=lambda: elector.is_leader)
@@ -111,7 +108,10 @@ class Term:
                 logger.info("leading", extra={"tasks": len(self._cache.tasks), "workers": len(self._cache.leases)})
                 group.create_task(self._scheduler.run())
                 group.create_task(self._pools.run())
-                group.create_task(self._run_kopf())
+                self._health.report("kopf", "starting")
+                group.create_task(
+                    handlers.host(self._pools, self._settings, started=lambda: self._health.report("kopf"))
+                )
         finally:
             self._state.cache = None
             self._state.watch_ages = dict
@@ -119,33 +119,8 @@ class Term:
                 self._health.forget(name)
 
     async def stop(self) -> None:
-        """Let kopf end in its own way and the writes under way be answered, before the term is cancelled."""
-        self._stop_kopf.set()
+        """Let the writes under way be answered, before the term is cancelled."""
         await asyncio.gather(self._assigner.drain(DRAIN_SECONDS), self._cleaner.drain(DRAIN_SECONDS))
-
-    async def _run_kopf(self) -> None:
-        self._health.report("kopf", "starting")
-        ready = asyncio.Event()
-        everywhere = not self._settings.watch_namespaces
-
-        async def tell() -> None:
-            await ready.wait()
-            self._health.report("kopf")
-
-        async with asyncio.TaskGroup() as group:
-            teller = group.create_task(tell())
-            await kopf.operator(
-                registry=handlers.registry(self._pools),
-                settings=handlers.settings(),
-                # Without one kopf asks for the name of the user, which a numeric user of a container does not have.
-                identity=self._settings.identity,  # type: ignore[arg-type] # a NewType that kopf does not export
-                standalone=True,
-                clusterwide=everywhere,
-                namespaces=() if everywhere else self._settings.watch_namespaces,
-                ready_flag=ready,
-                stop_flag=self._stop_kopf,
-            )
-            teller.cancel()
 
     async def _wait_for_crds(self) -> None:
         while True:
