@@ -89,6 +89,18 @@ def test_delay_that_is_over_does_not_delay() -> None:
     assert drained(backlog) == ["t"]
 
 
+def test_caller_may_hold_a_task_back_for_longer_than_its_own_delay() -> None:
+    backlog = Backlog()
+    backlog.put(task("t"), now=NOW, until=SOON)
+    assert (backlog.head(), backlog.next_due()) == (None, SOON)
+    backlog.put(delayed("t", LATER), now=NOW, until=SOON)
+    assert backlog.next_due() == LATER
+    backlog.put(delayed("t", SOON), now=NOW, until=LATER)
+    assert backlog.wake(now=SOON) == []
+    assert backlog.wake(now=LATER) == [delayed("t", SOON)]
+    assert backlog.pop() == delayed("t", SOON), "the Task itself is not changed"
+
+
 def test_task_may_become_delayed_and_be_released_again() -> None:
     backlog = Backlog()
     put(backlog, task("t"))

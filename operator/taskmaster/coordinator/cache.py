@@ -108,16 +108,20 @@ class Cache:
         """Note that the next attempt of a Task has been decided (its slot is taken already)."""
         self._assumed[task.uid] = task.attempt + 1
 
-    def forget(self, task: Task, *, retry_after: float) -> None:
-        """Note that the write of an assignment failed; the Task may be decided again `retry_after` seconds from now."""
-        if self._assumed.pop(task.uid, None) is None:
+    def forget(self, task: Task, *, retry_after: float, in_doubt: bool) -> None:
+        """Note that the write of an assignment failed; the Task may be decided again `retry_after` seconds from now.
+
+        While it is in doubt whether the write was applied, the slot stays taken: until then, or until the watch tells.
+        """
+        if self._assumed.get(task.uid) != task.attempt + 1:
             return
+        del self._assumed[task.uid]
         current = self.tasks.get(task.uid)
-        if current is None or not current.held:
+        waits = current is not None and current.phase is Phase.PENDING
+        if not (waits and in_doubt):
             self.tenants[task.namespace].capacity.free(task.uid)
-        if current is not None and current.phase is Phase.PENDING:
-            earliest = Instant(max(current.not_before or 0.0, self._clock() + retry_after))
-            self._queue(replace(current, not_before=earliest) if retry_after else current)
+        if current is not None and waits:
+            self._queue(current, until=Instant(self._clock() + retry_after))
         self._wake()
 
     def schedulable(self, worker: Worker) -> bool:
@@ -141,9 +145,12 @@ class Cache:
         else:
             self._drop(task)
 
-    def _queue(self, task: Task) -> None:
+    def _queue(self, task: Task, *, until: Instant | None = None) -> None:
+        backlog = self.tenants[task.namespace].backlog
         if task.queue == DEFAULT_QUEUE:
-            self.tenants[task.namespace].backlog.put(task, now=self._clock())
+            backlog.put(task, now=self._clock(), until=until)
+        else:
+            backlog.discard(task.uid)
 
     def _drop(self, task: Task) -> None:
         tenant = self.tenants[task.namespace]

@@ -19,6 +19,7 @@ from taskmaster.core.assignment import Assignment, assign
 from taskmaster.core.task import Instant
 from taskmaster.kube.api import JsonPatch
 from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.errors import ServerError, Unanswered
 from taskmaster.kube.resource import TASKS
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 MAX_ASSUMED: Final = 256
 """Decisions that may be on their way: more would only let later, more urgent Tasks wait behind them."""
 
-RETRY_AFTER_REFUSAL: Final = 1.0
-"""Seconds before a refused assignment is decided again; usually the watch brings the reason sooner."""
+RETRY_AFTER_FAILURE: Final = 1.0
+"""Seconds before a failed assignment is decided again; usually the watch brings the reason sooner."""
 
 
 class Scheduler:
@@ -71,7 +72,9 @@ class Scheduler:
         now = self._clock()
         due: list[Instant] = []
         for tenant in self._cache.tenants.values():
-            tenant.backlog.wake(now=now)
+            for task in tenant.backlog.wake(now=now):
+                # Of a write whose fate was in doubt: the watch has not confirmed it since.
+                tenant.capacity.free(task.uid)
             room = MAX_ASSUMED - self._cache.assumed
             for decision in assign(tenant.backlog, tenant.capacity, at_most=room):
                 self._cache.assume(decision.task)
@@ -90,7 +93,8 @@ class Scheduler:
                     "assignment not written",
                     extra={"task": f"{task.namespace}/{task.name}", "error": str(outcome.error)},
                 )
-                self._cache.forget(task, retry_after=RETRY_AFTER_REFUSAL)
+                in_doubt = isinstance(outcome.error, Unanswered | ServerError)
+                self._cache.forget(task, retry_after=RETRY_AFTER_FAILURE, in_doubt=in_doubt)
 
         self._dispatcher.submit(
             Write(

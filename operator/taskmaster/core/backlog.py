@@ -26,16 +26,20 @@ class Backlog:
     def __contains__(self, uid: str) -> bool:
         return uid in self._tasks
 
-    def put(self, task: Task, *, now: Instant) -> None:
-        """Add a Task, or take note of its newer version; its place among equals is kept."""
+    def put(self, task: Task, *, now: Instant, until: Instant | None = None) -> None:
+        """Add a Task, or take note of its newer version; its place among equals is kept.
+
+        It is not offered before its own `not_before`, nor before `until`.
+        """
         known = self._tasks.get(task.uid)
         if known is None:
             self._orders += 1
         order = self._orders if known is None else known[1]
         self._tasks[task.uid] = (task, order)
-        if task.not_before is not None and task.not_before > now:
+        due = max(task.not_before or now, until or now)
+        if due > now:
             self._ready.discard(task.uid)
-            self._delayed.put(task.uid, task.not_before)
+            self._delayed.put(task.uid, due)
         else:
             self._delayed.discard(task.uid)
             # Creation times have whole seconds, so ties are common: the order of first observation breaks them.
@@ -47,10 +51,14 @@ class Backlog:
         self._ready.discard(uid)
         self._delayed.discard(uid)
 
-    def wake(self, *, now: Instant) -> None:
-        """Move the Tasks whose time has come to those that may run."""
+    def wake(self, *, now: Instant) -> list[Task]:
+        """Move the Tasks whose time has come to those that may run, and return them."""
+        woken = []
         while (first := self._delayed.first()) is not None and first[0] <= now:
-            self.put(self._tasks[first[1]][0], now=now)
+            task, _ = self._tasks[first[1]]
+            self.put(task, now=now)
+            woken.append(task)
+        return woken
 
     def next_due(self) -> Instant | None:
         """Return when the next delayed Task may run; None when none is delayed."""
