@@ -11,8 +11,9 @@ from taskmaster.core.capacity import Worker
 from taskmaster.kube.api import MergePatch, WatchEvent
 from taskmaster.kube.errors import Unanswered
 from taskmaster.kube.informer import Delta
-from taskmaster.kube.resource import TASKS
+from taskmaster.kube.resource import LEASES, TASKS
 from taskmaster_worker.agent.assigned import Assigned
+from taskmaster_worker.agent.tombstones import Tombstones
 
 pytestmark = pytest.mark.looptime
 
@@ -292,6 +293,55 @@ async def test_an_assignment_that_meets_no_runner_is_given_back_once_the_lease_s
         assert on.state == "Unavailable"
         assert on.status("a")["attempts"][-1]["outcome"] == "Released"
         assert attempt not in on.runner.frames
+
+
+async def test_it_is_not_given_back_while_the_lease_still_invites() -> None:
+    async with working() as on:
+        on.api.faults = lambda call: Fault(before=Unanswered("refused")) if call.resource is LEASES else None
+        on.runner.away = True
+        on.runner.reset("the runner container died")
+        attempt = on.submit("a")
+        await asyncio.sleep(30)
+        assert on.phase("a") == "Assigned"
+        on.runner.away = False
+        await begun(on, attempt)
+
+
+async def test_a_start_report_ends_with_its_attempt() -> None:
+    async with working() as on:
+        attempt = on.submit("a")
+        await begun(on, attempt)
+        on.runner.started(attempt)
+        on.api.faults = lambda call: _down() if call.subresource == "status" else None
+        await asyncio.sleep(30)
+        on.api.faults = lambda call: None
+        on.runner.exit(attempt)
+        await until(lambda: on.phase("a") == "Succeeded")
+        sent = len(on.api.calls)
+        await asyncio.sleep(30)
+        assert not [call for call in on.api.calls[sent:] if call.resource is TASKS and call.verb != "watch"]
+
+
+async def test_an_attempt_that_is_being_stopped_does_not_time_out_as_well() -> None:
+    async with working(drain_seconds=10) as on:
+        attempt = on.submit("a", timeouts={"attemptSeconds": 15, "graceSeconds": 100})
+        await begun(on, attempt)
+        on.worker.terminate()
+        await asyncio.sleep(20)
+        assert on.runner.stops == [(attempt, 20)]
+        on.runner.exit(attempt, code=0)
+        await until(lambda: on.phase("a") == "Pending")
+        assert on.status("a")["attempts"][-1]["reason"] == "Interrupted"
+
+
+def test_tombstones_forget_the_oldest_first_and_remember_the_highest_attempt() -> None:
+    tombs = Tombstones(kept=2)
+    tombs.bury("a", 3)
+    tombs.bury("b", 1)
+    tombs.bury("a", 2)
+    assert (tombs.covers("a", 3), tombs.covers("a", 4), tombs.covers("b", 1)) == (True, False, True)
+    tombs.bury("c", 1)
+    assert (tombs.covers("a", 3), tombs.covers("b", 1), tombs.covers("c", 1)) == (True, False, True)
 
 
 async def test_a_task_that_this_version_cannot_read_fails_instead_of_hanging() -> None:

@@ -10,6 +10,7 @@ from tests.unit.agent_worker import NAMESPACE, POD, Stage, stage, until, working
 from taskmaster.api import decode
 from taskmaster.kube.errors import ServerError, Unanswered
 from taskmaster.kube.resource import LEASES, TASKS
+from taskmaster_worker.agent.health import Health, Trouble
 
 pytestmark = pytest.mark.looptime
 
@@ -130,6 +131,17 @@ async def test_no_renewal_while_status_writes_fail() -> None:
         on.api.faults = lambda call: None
         await until(lambda: renewals(on) > before)
         assert on.phase("a") == "Succeeded"
+
+
+def test_trouble_speaks_against_a_renewal_once_patience_is_over() -> None:
+    now = 0.0
+    troubles = {"a": Trouble(0.0, "at once"), "b": Trouble(0.0, "later")}
+    vital = {"a": (lambda: troubles["a"], 0.0), "b": (lambda: troubles["b"], 10.0), "c": (lambda: None, 0.0)}
+    health = Health(vital, {"d": lambda: Trouble(0.0, "only unready")}, clock=lambda: now)
+    assert set(health.vital_troubles()) == {"a"}
+    now = 10.0
+    assert set(health.vital_troubles()) == {"a", "b"}
+    assert [name for name, trouble in health.parts().items() if trouble] == ["a", "b", "d"]
 
 
 async def test_trouble_that_passes_costs_no_renewal() -> None:
@@ -272,6 +284,7 @@ async def test_what_does_not_finish_in_time_is_interrupted_and_given_back() -> N
 async def test_a_draining_worker_gives_back_what_still_arrives() -> None:
     async with working() as on:
         on.worker.terminate()
+        await until(lambda: on.state == "Draining", seconds=1)
         attempt = on.submit("a")
         await until(lambda: on.phase("a") == "Pending", seconds=2)
         assert attempt not in on.runner.frames
@@ -286,6 +299,26 @@ async def test_told_again_it_stops_everything_at_once() -> None:
         await asyncio.sleep(1)
         on.worker.terminate()
         assert on.runner.stops == [(attempt, 0)]
+
+
+async def test_told_again_it_shortens_a_grace_under_way() -> None:
+    async with working(drain_seconds=10) as on:
+        attempt = on.submit("a")
+        await until(lambda: attempt in on.runner.frames)
+        on.worker.terminate()
+        await asyncio.sleep(11)
+        on.worker.terminate()
+        assert on.runner.stops == [(attempt, 20), (attempt, 0)]
+
+
+async def test_a_worker_that_cannot_announce_its_leaving_still_gives_back_what_arrives() -> None:
+    async with working() as on:
+        on.api.faults = lambda call: Fault(before=ServerError("no")) if call.resource is LEASES else None
+        on.worker.terminate()
+        on.submit("a")
+        await until(lambda: on.phase("a") == "Pending", seconds=10)
+        assert on.running is not None
+        await asyncio.wait_for(on.running, 20)
 
 
 async def test_it_does_not_leave_before_its_records_are_acknowledged() -> None:
