@@ -14,8 +14,10 @@ import io
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
+from weakref import WeakSet
 
 import aiohttp
 import orjson
@@ -35,6 +37,14 @@ WATCH_SILENCE_SECONDS: Final = 90.0
 KEEPALIVE_SECONDS: Final = 60.0
 """Idle connections are dropped before the server (90 s in Go) or a load balancer in between does it."""
 READ_BUFFER_BYTES: Final = 1 << 20
+
+CLOSE_SECONDS: Final = 1.0
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 _CONTENT_TYPES: Final[dict[type[Patch], str]] = {
     JsonPatch: "application/json-patch+json",
@@ -64,6 +74,7 @@ class Client(Api):
             total=None, sock_connect=connect_seconds, sock_read=watch_silence_seconds
         )
         self._opened: aiohttp.ClientSession | None = None
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     async def __aenter__(self) -> "Client":
         self._opened = aiohttp.ClientSession(
@@ -71,7 +82,7 @@ class Client(Api):
                 ssl=self._credentials.ssl_context or True,
                 limit=0,  # the dispatcher bounds what is in flight; a limit here could starve a Lease behind watches
                 keepalive_timeout=KEEPALIVE_SECONDS,
-                socket_factory=_socket,
+                socket_factory=self._socket,
             ),
             headers={
                 "User-Agent": self._user_agent,
@@ -89,6 +100,12 @@ class Client(Api):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._session.close()
+        # A watch that was just left closes its connection in the background, and the session does not wait for that.
+        # Without this wait a loop that ends now would leave it open.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while any(sock.fileno() != -1 for sock in self._sockets):  # noqa: ASYNC110 - nothing tells us
+                    await asyncio.sleep(0.001)
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -246,6 +263,15 @@ class Client(Api):
             self._observer.request(verb, label, code, time.monotonic() - started)
         return stored_object(answer)
 
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        for level, option, value in _KEEPALIVE:
+            sock.setsockopt(level, option, value)
+        self._sockets.add(sock)
+        return sock
+
     async def _headers(self) -> dict[str, str]:
         try:
             authorization = await self._credentials.authorization()
@@ -263,17 +289,3 @@ class Client(Api):
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     given = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in given.items() if value}
-
-
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    sock = socket.socket(family, kind, protocol)
-    sock.setblocking(False)
-    for level, option, value in (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    ):
-        sock.setsockopt(level, option, value)
-    return sock
