@@ -92,6 +92,7 @@ class WorkerLease:
         self._backoff = Backoff(initial=0.1, factor=2.0, maximum=settings.renew_seconds / 2, random=random)
         self._seen: Object | None = None
         self._claimed = False
+        self._withheld = False
         self._drain_request: str | None = None
         self._renewed = clock()
         self._poked = asyncio.Event()
@@ -173,8 +174,9 @@ class WorkerLease:
             if well:
                 self._renewed = now
                 self._observer.lease_renewal("Renewed")
-        if due and not well:
+        if due and not well and not self._withheld:
             self._observer.lease_renewal("Withheld")
+        self._withheld = due and not well
         self._publish(state)
 
     def _lose(self, lease: Object) -> None:

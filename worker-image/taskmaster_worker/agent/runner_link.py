@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -21,9 +19,9 @@ from typing import Any, Final, Protocol, cast
 
 from taskmaster.kube.backoff import Backoff
 from taskmaster_worker.agent.attempt import Runner
-from taskmaster_worker.agent.ending import RUNNER_DIED
+from taskmaster_worker.agent.connection import Connection
 from taskmaster_worker.agent.health import Trouble
-from taskmaster_worker.runner.frames import Decoder, FrameError, encode
+from taskmaster_worker.runner.frames import encode
 from taskmaster_worker.runner.messages import PROTOCOL_VERSION, AgentHello, Exit, Start, Started, Stop
 
 logger = logging.getLogger(__name__)
@@ -35,8 +33,6 @@ START_SECONDS: Final = 60.0
 STOP_MARGIN_SECONDS: Final = 30.0
 """How long beyond its grace a stopped attempt may take to be over."""
 WATCHDOG_SECONDS: Final = 5.0
-
-_CREDENTIALS = struct.Struct("3i")
 
 
 class LinkListener(Protocol):
@@ -91,7 +87,7 @@ class RunnerLink(Link):
         self._incarnation = incarnation
         self._clock = clock
         self._backoff = Backoff(initial=0.05, factor=2.0, maximum=2.0, random=random)
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._due: dict[str, float] = {}
         self._trouble: Trouble | None = Trouble(clock(), "not connected to the runner yet")
 
@@ -162,7 +158,7 @@ class RunnerLink(Link):
         loop = asyncio.get_running_loop()
         self._due.clear()
         try:
-            _, connection = await loop.create_unix_connection(lambda: _Connection(self), self._path)
+            _, connection = await loop.create_unix_connection(lambda: Connection(self.heard), self._path)
         except OSError as error:
             return f"cannot connect to the runner at {self._path}: {error.strerror or error}"
         self._connection = connection
@@ -187,7 +183,7 @@ class RunnerLink(Link):
             self._connection = None
             connection.close("closed by the agent")
 
-    async def _watch_over(self, connection: _Connection) -> None:
+    async def _watch_over(self, connection: Connection) -> None:
         while not connection.closed.done():
             await asyncio.wait([connection.closed], timeout=self._watchdog_seconds)
             if self._due and min(self._due.values()) < self._clock():
@@ -197,58 +193,3 @@ class RunnerLink(Link):
         data = encode(frame)
         if self._connection is not None and self.ready:
             self._connection.send(data)
-
-
-class _Connection(asyncio.Protocol):
-    """Frames of one connection; `closed` gets the reason."""
-
-    def __init__(self, link: RunnerLink) -> None:
-        self.greeted = asyncio.Event()
-        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.peer_uid = -1
-        self._link = link
-        self._decoder = Decoder()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        peer: socket.socket = transport.get_extra_info("socket")
-        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, self.peer_uid, _ = _CREDENTIALS.unpack(credentials)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._finish(RUNNER_DIED if exc is None else f"the connection to the runner failed: {exc}")
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for frame in self._decoder.feed(data):
-                if self.closed.done():
-                    return
-                if self.greeted.is_set():
-                    self._link.heard(frame)
-                else:
-                    self._greet(frame)
-        except (FrameError, KeyError, TypeError, ValueError) as error:
-            logger.exception("the runner sent something that cannot be understood")
-            self.close(f"cannot understand the runner: {error!r}")
-
-    def send(self, data: bytes) -> None:
-        if self._transport is not None and not self.closed.done():
-            self._transport.write(data)
-
-    def close(self, reason: str) -> None:
-        self._finish(reason)
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _greet(self, frame: dict[str, Any]) -> None:
-        version = frame.get("version")
-        if frame.get("type") != "hello" or version != PROTOCOL_VERSION:
-            self.close(f"the runner speaks version {version}, this agent {PROTOCOL_VERSION}: use one release for both")
-            return
-        self.greeted.set()
-
-    def _finish(self, reason: str) -> None:
-        if not self.closed.done():
-            self.closed.set_result(reason)
-        self.greeted.set()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -73,6 +73,7 @@ class Worker:
         self._draining_since = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._began = clock()
+        self._told: Set[str] = frozenset()
         self.writer = StatusWriter(api, observer=metrics, clock=clock, random=random)
         self.attempts = Attempts(
             life=life,
@@ -198,9 +199,13 @@ class Worker:
     def well(self) -> bool:
         """Whether everything that a task needs is well."""
         troubles = self.health.vital_troubles()
-        if troubles:
-            parts = {name: trouble.message for name, trouble in troubles.items()}
-            logger.warning("lease not renewed: the worker is not well", extra={"parts": parts})
+        if troubles.keys() != self._told:
+            self._told = troubles.keys()
+            if troubles:
+                parts = {name: trouble.message for name, trouble in troubles.items()}
+                logger.warning("worker is not well: its lease is not renewed", extra={"parts": parts})
+            else:
+                logger.info("worker is well again")
         return not troubles
 
     def on_taken_over(self, by: str) -> None:
