@@ -49,6 +49,8 @@ class Cache:
         self.task_listeners: list[Callable[[Task | None, Task | None], None]] = []
         self.lease_listeners: list[Callable[[WorkerLease | None, WorkerLease | None], None]] = []
         self.pod_listeners: list[Callable[[WorkerPod | None, WorkerPod | None], None]] = []
+        self.condemned: Callable[[Worker], bool] = lambda worker: False
+        """Whether the reaper has declared this life of a worker dead, which the watch may not know yet."""
         self._assumed: dict[str, int] = {}
         self._wake = wake
         self._clock = clock
@@ -80,14 +82,15 @@ class Cache:
         """Take the deltas of the Lease informer."""
         for delta in deltas:
             old, new = delta.old, delta.new
+            if old is not None and new is not None and old.worker.pod_uid != new.worker.pod_uid:
+                # A pod of the same name writes the Lease that its predecessor left behind.
+                self._unseat(old)
             if new is not None:
                 self.leases[new.worker.pod_uid] = new
                 if old is None or old.worker != new.worker:
                     self._seat(new.worker)
-            # A recreated Lease of the same pod is another object: its addition may come before this deletion.
-            elif old is not None and self.leases.get(old.worker.pod_uid) == old:
-                del self.leases[old.worker.pod_uid]
-                self.tenants[old.worker.namespace].capacity.remove_worker(old.worker.pod_uid)
+            elif old is not None:
+                self._unseat(old)
             for listener in self.lease_listeners:
                 listener(old, new)
 
@@ -99,8 +102,8 @@ class Cache:
             elif delta.old is not None:
                 self.pods.pop(delta.old.uid, None)
             pod = delta.new or delta.old
-            if pod is not None and (lease := self.leases.get(pod.uid)) is not None:
-                self._seat(lease.worker)
+            if pod is not None:
+                self.review(pod.uid)
             for listener in self.pod_listeners:
                 listener(delta.old, delta.new)
 
@@ -124,10 +127,16 @@ class Cache:
             self._queue(current, until=Instant(self._clock() + retry_after))
         self._wake()
 
+    def review(self, pod_uid: str) -> None:
+        """Judge anew whether a worker, if it is one, may be given Tasks."""
+        if (lease := self.leases.get(pod_uid)) is not None:
+            self._seat(lease.worker)
+
     def schedulable(self, worker: Worker) -> bool:
-        """Whether a worker may be given Tasks: its Lease says so, and its Pod does not speak against it."""
+        """Whether a worker may be given Tasks: its Lease says so, and neither its Pod nor the reaper objects."""
         pod = self.pods.get(worker.pod_uid)
-        return worker.schedulable and pod is not None and not (pod.leaving or pod.over or pod.agent_down)
+        fit = pod is not None and not (pod.leaving or pod.over or pod.agent_down)
+        return worker.schedulable and fit and not self.condemned(worker)
 
     def _place(self, task: Task) -> None:
         assumed = self._assumed.get(task.uid)
@@ -161,6 +170,12 @@ class Cache:
         seated = replace(worker, schedulable=self.schedulable(worker))
         self.tenants[worker.namespace].capacity.put_worker(seated)
         self._wake()
+
+    def _unseat(self, lease: WorkerLease) -> None:
+        # A recreated Lease of the same pod is another object: its addition may come before this deletion.
+        if self.leases.get(lease.worker.pod_uid) == lease:
+            del self.leases[lease.worker.pod_uid]
+            self.tenants[lease.worker.namespace].capacity.remove_worker(lease.worker.pod_uid)
 
     def _count(self, task: Task, by: int) -> None:
         self.counts[task.queue, task.phase] += by

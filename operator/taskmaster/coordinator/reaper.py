@@ -26,8 +26,8 @@ from taskmaster.core.liveness import Pulses
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome as AttemptOutcome
 from taskmaster.core.retry import next_attempt
-from taskmaster.core.task import Holder, Instant, Task
-from taskmaster.kube.api import Api, JsonPatch, MergePatch
+from taskmaster.core.task import Instant, Task
+from taskmaster.kube.api import Api, JsonPatch, MergePatch, Object
 from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
 from taskmaster.kube.errors import ApiError, Conflict, NotFound, Unprocessable
 from taskmaster.kube.resource import LEASES, PODS, TASKS
@@ -71,9 +71,11 @@ class Reaper:
         self._pulses = Pulses()
         self._dooms: dict[tuple[str, str], str] = {}
         self._doomed_pods: set[str] = set()
-        self._requeued: dict[str, int] = {}
+        self._requeued: dict[str, str] = {}
+        """The version of each Task that was last judged and handed to the dispatcher."""
         self._suspects: dict[str, tuple[str, str]] = {}
         self._changed = asyncio.Event()
+        cache.condemned = lambda worker: self._doom_of(worker.pod_uid, worker.incarnation) is not None
         cache.task_listeners.append(self._on_task)
         cache.lease_listeners.append(self._on_lease)
         cache.pod_listeners.append(self._on_pod)
@@ -102,12 +104,12 @@ class Reaper:
             await self._investigate(pod_uid, namespace, worker)
         self._doomed_pods = {pod_uid for pod_uid in self._doomed_pods if self._requeue_all(pod_uid)}
 
-    def _on_task(self, _old: Task | None, new: Task | None) -> None:
+    def _on_task(self, old: Task | None, new: Task | None) -> None:
         if new is None or not new.held or new.holder is None:
-            if _old is not None:
-                self._requeued.pop(_old.uid, None)
+            if old is not None:
+                self._requeued.pop(old.uid, None)
             return
-        if self._doom_of(new.holder) is not None:
+        if self._doom_of(new.holder.pod_uid, new.holder.incarnation) is not None:
             self._doomed_pods.add(new.holder.pod_uid)
             self._changed.set()
             return
@@ -122,12 +124,21 @@ class Reaper:
                 self._pulses.forget(old.worker.pod_uid)
             return
         worker = new.worker
+        if old is not None and old.worker.pod_uid != worker.pod_uid:
+            self._pulses.forget(old.worker.pod_uid)
+        if new.taken_over:
+            # By us, with or without an answer, or by a coordinator that may not have lived to requeue.
+            self._doom(worker.pod_uid, worker.incarnation, "the worker was declared dead")
         if not new.own:
             self._pulses.forget(worker.pod_uid)
             return
         self._pulses.observe(worker.pod_uid, new.mark, new.duration_seconds, now=self._clock())
-        if old is not None and old.worker.incarnation != worker.incarnation:
+        if old is not None and old.worker.incarnation == worker.incarnation:
+            return
+        if old is not None:
             self._doom(worker.pod_uid, old.worker.incarnation, "the worker's agent was restarted")
+        if any(task.holder and task.holder.incarnation != worker.incarnation for task in self._held(worker.pod_uid)):
+            self._suspect(worker.pod_uid, worker.namespace, worker.name)
 
     def _on_pod(self, old: WorkerPod | None, new: WorkerPod | None) -> None:
         if new is None:
@@ -147,14 +158,15 @@ class Reaper:
         cause = f"the worker has not renewed its Lease for {known.duration_seconds:.0f} s"
         try:
             found = await self._api.get(LEASES, known.worker.namespace, known.worker.name)
-            current = worker_lease(found)
-            if current.mark != known.mark or current.worker.pod_uid != pod_uid:
-                self._pulses.observe(pod_uid, current.mark, current.duration_seconds, now=self._clock())
-                return
-            await self._take_over(found, current, cause)
+            # Nothing else in it is read here: a Lease that has become unreadable is silent all the same.
+            mark = str(found.get("spec", {}).get("renewTime", ""))
+            if mark == known.mark:
+                await self._take_over(found, known, cause)
+            else:
+                self._pulses.observe(pod_uid, mark, known.duration_seconds, now=self._clock())
         except NotFound:
             self._pulses.forget(pod_uid)
-        except (ApiError, KeyError, ValueError) as error:
+        except ApiError as error:
             logger.warning(
                 "cannot confirm that a worker is silent", extra={"worker": known.worker.name, "error": str(error)}
             )
@@ -174,8 +186,12 @@ class Reaper:
             else:
                 found = await self._api.get(LEASES, namespace, worker)
                 lease = worker_lease(found)
-                if pod.agent_down and lease.own:
-                    await self._take_over(found, lease, "the worker's agent has ended")
+                if (
+                    pod.agent_down
+                    and lease.own
+                    and not await self._take_over(found, lease, "the worker's agent has ended")
+                ):
+                    return
                 self._doom_other_lives(pod_uid, lease.worker.incarnation)
         except NotFound:
             # The pod lives but has no Lease: it has never registered, or somebody deleted the Lease and the agent will
@@ -186,21 +202,21 @@ class Reaper:
             return
         self._suspects.pop(pod_uid, None)
 
-    async def _take_over(self, found: dict[str, object], lease: WorkerLease, cause: str) -> None:
-        metadata = found["metadata"]
-        assert isinstance(metadata, dict)
+    async def _take_over(self, found: Object, lease: WorkerLease, cause: str) -> bool:
+        """Seal a worker's end; return False if its Lease has changed since it was `found`."""
         body = {
-            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
             "spec": {"holderIdentity": names.TAKEOVER_HOLDER_PREFIX + self._identity},
         }
         worker = lease.worker
         try:
             await self._api.patch(LEASES, worker.namespace, worker.name, MergePatch(body))
         except Conflict:
-            return
+            return False
         self._pulses.forget(worker.pod_uid)
         logger.warning("worker declared dead", extra={"worker": worker.name, "cause": cause})
         self._doom(worker.pod_uid, worker.incarnation, cause)
+        return True
 
     def _suspect(self, pod_uid: str, namespace: str, worker: str) -> None:
         self._suspects[pod_uid] = (namespace, worker)
@@ -211,6 +227,7 @@ class Reaper:
         while len(self._dooms) > DOOMS_KEPT:
             del self._dooms[next(iter(self._dooms))]
         self._doomed_pods.add(pod_uid)
+        self._cache.review(pod_uid)
         self._changed.set()
 
     def _doom_other_lives(self, pod_uid: str, living: str) -> None:
@@ -219,8 +236,8 @@ class Reaper:
             if task.holder is not None and task.holder.incarnation != living:
                 self._doom(pod_uid, task.holder.incarnation, "the worker's agent was restarted")
 
-    def _doom_of(self, holder: Holder) -> str | None:
-        return self._dooms.get((holder.pod_uid, holder.incarnation)) or self._dooms.get((holder.pod_uid, _ANY))
+    def _doom_of(self, pod_uid: str, incarnation: str) -> str | None:
+        return self._dooms.get((pod_uid, incarnation)) or self._dooms.get((pod_uid, _ANY))
 
     def _held(self, pod_uid: str) -> list[Task]:
         tasks = self._cache.tasks
@@ -234,10 +251,12 @@ class Reaper:
     def _requeue_all(self, pod_uid: str) -> bool:
         """Requeue what dead lives of a pod hold; return whether anything of theirs is still to be seen leaving."""
         doomed = [
-            (task, cause) for task in self._held(pod_uid) if task.holder and (cause := self._doom_of(task.holder))
+            (task, cause)
+            for task in self._held(pod_uid)
+            if task.holder and (cause := self._doom_of(pod_uid, task.holder.incarnation))
         ]
         for task, cause in doomed:
-            if self._requeued.get(task.uid, 0) < task.attempt:
+            if self._requeued.get(task.uid) != task.resource_version:
                 self._requeue(task, cause)
         return bool(doomed)
 
@@ -250,10 +269,10 @@ class Reaper:
             random=self._random,
         )
         ended = patches.Ended(AttemptOutcome.WORKER_LOST, EndReason.WORKER_LOST, cause, self._wall_clock())
-        self._requeued[task.uid] = task.attempt
+        self._requeued[task.uid] = task.resource_version
 
         def done(outcome: Outcome) -> None:
-            # A refusal means that the Task has moved on and the watch will say so; all else is tried again.
+            # A refusal means that the Task has changed and the watch will say so; all else is tried again.
             if outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound):
                 self._requeued.pop(task.uid, None)
 
