@@ -99,7 +99,7 @@ class Explainer:
                 f"no worker is ready in namespace {task.namespace}: create a WorkerPool there, or see "
                 f"`kubectl get workerpools -n {task.namespace} -o wide` for what keeps it from being ready",
             )
-        if now - self._since[task.uid] < NO_SLOT_SECONDS:
+        if now - max(self._since[task.uid], task.not_before or 0.0) < NO_SLOT_SECONDS:
             return None
         slots = sum(worker.slots for worker in ready)
         return (
@@ -109,16 +109,17 @@ class Explainer:
         )
 
     def _on_task(self, old: Task | None, new: Task | None) -> None:
-        if old is not None or new is None:
+        if old is not None and (new is None or (old.phase, old.attempt) != (new.phase, new.attempt)):
+            # Work is going on. What we write ourselves is none.
             self._allowance = min(MAX_ALLOWANCE, self._allowance + SHARE_OF_WRITES)
             self._last_write = self._clock()
         if new is None:
             if old is not None:
                 self._forget(old.uid)
             return
-        if new.phase is not Phase.PENDING:
+        if new.phase is not Phase.PENDING or new.queue != DEFAULT_QUEUE:
             self._forget(new.uid)
-        elif new.queue == DEFAULT_QUEUE and new.uid not in self._since:
+        elif new.uid not in self._since:
             now = self._clock()
             self._since[new.uid] = now
             self._due.put(new.uid, max(now, new.not_before or now) + NO_WORKER_SECONDS)
@@ -127,7 +128,7 @@ class Explainer:
     def _answer(self, task: Task) -> None:
         """Write at once what cannot wait: that there is no such queue, or that an edit was seen."""
         lost = task.phase is Phase.PENDING and task.queue != DEFAULT_QUEUE
-        if lost and task.reason != PendingReason.QUEUE_NOT_FOUND:
+        if lost and (task.edit_unanswered or task.reason != PendingReason.QUEUE_NOT_FOUND):
             self._write(task, patches.explain(task, PendingReason.QUEUE_NOT_FOUND, _no_queue(task.queue)))
         elif task.edit_unanswered:
             self._write(task, patches.observe_generation(task))
