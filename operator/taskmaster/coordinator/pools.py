@@ -1,8 +1,9 @@
 """Makes WorkerPools real and says how they are doing.
 
 Level-triggered: whatever happens (a pool is edited, its Deployment is changed or deleted, a worker registers), the
-pool's name is queued and everything about it is compared and put right. Objects are applied server-side, and only when
-they differ from what is there. Status is written when it differs, at most once in five seconds per pool.
+pool's name is queued and its Deployment is compared and put right. Objects are applied server-side: the Deployment only
+when it differs, the ServiceAccount and the RoleBinding that pools share once per pool and term. Status is written when
+it differs: at once to answer an edit of the spec, else at most once in five seconds per pool.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 FIELD_MANAGER: Final = "taskmaster"
 STATUS_SECONDS: Final = 5.0
-"""Between two looks at a pool's status, and so between two writes of it."""
+"""Between two looks at a pool's status, and so between two writes of it; what could not be put right is tried again."""
 
-RETRY_SECONDS: Final = 5.0
-"""Before a pool that could not be put right is tried again."""
+INVALID_SPEC: Final = "InvalidSpec"
+"""The one refusal that only an edit can end."""
 
 Key = tuple[str, str]
 Object = dict[str, Any]
@@ -70,7 +71,11 @@ class PoolController:
         self._deployments: dict[Key, Object] = {}
         self._refusals: dict[Key, Refused] = {}
         self._shared: set[tuple[Key, str]] = set()
+        self._generations: dict[Key, int] = {}
+        """Of each Deployment as we left it: another one means that somebody has changed it."""
         self._dirty: set[Key] = set()
+        self._unsettled: set[Key] = set()
+        """What stood in the way of these may be gone at the next look."""
         self._changed = asyncio.Event()
 
     def pool_changed(self, pool: Object, deleted: bool) -> None:
@@ -79,6 +84,7 @@ class PoolController:
         if deleted or "deletionTimestamp" in pool["metadata"]:
             self._pools.pop(key, None)
             self._refusals.pop(key, None)
+            self._generations.pop(key, None)
             return
         self._pools[key] = pool
         self._mark(key)
@@ -113,6 +119,8 @@ class PoolController:
             for key in dirty:
                 await self._put_right(key)
             if self._clock() >= next_look:
+                for key in list(self._unsettled):
+                    await self._put_right(key)
                 for key in list(self._pools):
                     await self._write_status(key)
                 next_look = self._clock() + STATUS_SECONDS
@@ -122,6 +130,7 @@ class PoolController:
         self._changed.set()
 
     async def _put_right(self, key: Key) -> None:
+        self._unsettled.discard(key)
         pool = self._pools.get(key)
         if pool is None:
             return
@@ -131,10 +140,12 @@ class PoolController:
             self._refusals.pop(key, None)
         except Refused as refusal:
             self._refusals[key] = refusal
+            if refusal.reason != INVALID_SPEC:
+                self._unsettled.add(key)
         except ApiError as error:
             logger.warning("cannot put a worker pool right", extra={"pool": "/".join(key), "error": str(error)})
+            self._unsettled.add(key)
             if not 400 <= error.status < 500 or error.retriable:
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._mark, key)
                 return
             self._refusals[key] = Refused("DeploymentRefused", f"the API server refused the workers: {error.message}")
         if answered != pool["metadata"]["generation"]:
@@ -144,9 +155,9 @@ class PoolController:
         try:
             spec = WorkerPoolSpec.model_validate(pool["spec"])
         except ValidationError as error:
-            raise Refused("InvalidSpec", f"the spec cannot be used: {error.errors()[0]['msg']}") from error
+            raise Refused(INVALID_SPEC, f"the spec cannot be used: {error.errors()[0]['msg']}") from error
         if problem := worker_objects.trouble(spec):
-            raise Refused("InvalidSpec", problem)
+            raise Refused(INVALID_SPEC, problem)
         namespace, _ = key
         mark = (key, pool["metadata"]["uid"])
         if mark not in self._shared:
@@ -165,8 +176,15 @@ class PoolController:
                 f"a Deployment {wanted['metadata']['name']} that is not ours already exists; "
                 "delete it, or give the pool another name",
             )
-        if found is None or not _same(found, wanted):
-            await self._api.patch(DEPLOYMENTS, namespace, wanted["metadata"]["name"], ApplyPatch(wanted, FIELD_MANAGER))
+        if found is None or self._changed_by_others(key, found) or not _same(found, wanted):
+            stored = await self._api.patch(
+                DEPLOYMENTS, namespace, wanted["metadata"]["name"], ApplyPatch(wanted, FIELD_MANAGER)
+            )
+            self._generations[key] = stored["metadata"]["generation"]
+
+    def _changed_by_others(self, key: Key, found: Object) -> bool:
+        generation: int = found["metadata"]["generation"]
+        return self._generations.get(key, generation) != generation
 
     async def _find_deployment(self, namespace: str, name: str) -> Object | None:
         try:
