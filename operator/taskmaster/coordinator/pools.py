@@ -33,9 +33,6 @@ FIELD_MANAGER: Final = "taskmaster"
 STATUS_SECONDS: Final = 5.0
 """Between two looks at a pool's status, and so between two writes of it; what could not be put right is tried again."""
 
-INVALID_SPEC: Final = "InvalidSpec"
-"""The one refusal that only an edit can end."""
-
 Key = tuple[str, str]
 Object = dict[str, Any]
 
@@ -140,7 +137,7 @@ class PoolController:
             self._refusals.pop(key, None)
         except Refused as refusal:
             self._refusals[key] = refusal
-            if refusal.reason != INVALID_SPEC:
+            if refusal.reason != "InvalidSpec":  # which only an edit can end
                 self._unsettled.add(key)
         except ApiError as error:
             logger.warning("cannot put a worker pool right", extra={"pool": "/".join(key), "error": str(error)})
@@ -155,9 +152,9 @@ class PoolController:
         try:
             spec = WorkerPoolSpec.model_validate(pool["spec"])
         except ValidationError as error:
-            raise Refused(INVALID_SPEC, f"the spec cannot be used: {error.errors()[0]['msg']}") from error
+            raise Refused("InvalidSpec", f"the spec cannot be used: {error.errors()[0]['msg']}") from error
         if problem := worker_objects.trouble(spec):
-            raise Refused(INVALID_SPEC, problem)
+            raise Refused("InvalidSpec", problem)
         namespace, _ = key
         mark = (key, pool["metadata"]["uid"])
         if mark not in self._shared:
