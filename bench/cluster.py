@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from taskmaster.api import names
-from taskmaster.kube.api import JsonPatch
+from taskmaster.kube.api import JsonPatch, WatchEvent
 from taskmaster.kube.client import Client
 from taskmaster.kube.credentials import Credentials, load_credentials
 from taskmaster.kube.errors import NotFound
@@ -64,14 +64,12 @@ class Cluster:
                 if len(seen) >= count:
                     return
 
-    async def watch_tasks(self) -> AsyncIterator[Object]:
-        """Yield each event of a Task from now on, as {"type", "object"}."""
+    async def watch_tasks(self) -> AsyncIterator[WatchEvent]:
+        """Return the events of Tasks from the moment of the call on."""
         listed = await self.api.list(TASKS, namespace=self.namespace, limit=1)
-        events = self.api.watch(
+        return self.api.watch(
             TASKS, namespace=self.namespace, resource_version=listed.resource_version, timeout_seconds=900
         )
-        async for event in events:
-            yield {"type": event.type, "object": event.object}
 
     async def set_message(self, name: str, message: str) -> None:
         """Make a small status PATCH, of the kind that the protocol makes."""

@@ -6,7 +6,6 @@ import asyncio
 import time
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any
 
 from bench.cluster import Cluster, latencies, rate
 from taskmaster.api.times import from_wire
@@ -62,31 +61,22 @@ class Drain:
 
 async def drain(cluster: Cluster, count: int) -> Drain:
     """Run `count` Tasks with a TTL of 0 over the pool."""
-    gone = asyncio.Event()
-    watching = asyncio.Event()
+    events = await cluster.watch_tasks()
 
-    async def follow() -> None:
+    async def all_deleted() -> None:
         left = count
-        events = cluster.watch_tasks()
-        watching.set()
         async for event in events:
-            if event["type"] == "DELETED":
-                left -= 1
-                if left == 0:
-                    gone.set()
-                    return
+            left -= event.type == "DELETED"
+            if left == 0:
+                return
 
-    follower = asyncio.create_task(follow())
-    await watching.wait()
-    # The watch starts with a list; give it the turn to do so, by making a request of our own after it.
-    await cluster.api.list(TASKS, namespace=cluster.namespace, limit=1)
+    gone = asyncio.create_task(all_deleted())
     before = await cluster.writes()
     started = time.perf_counter()
     tasks = (cluster.task(f"drain-{number}", ttlSecondsAfterFinished=0) for number in range(count))
     await rate((cluster.api.create(TASKS, cluster.namespace, task) for task in tasks), concurrency=CONCURRENCY)
-    await gone.wait()
+    await gone
     seconds = time.perf_counter() - started
-    await follower
     return Drain(seconds, count, (await cluster.writes() - before) / count)
 
 
@@ -103,23 +93,15 @@ async def latency(cluster: Cluster, count: int) -> Latency:
     waits = []
     for number in range(count):
         name = f"single-{number}"
-        started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        events = cluster.watch_tasks()
+        events = await cluster.watch_tasks()
         submitted = time.time()
-        follower = asyncio.create_task(_follow(events, name, started))
         await cluster.api.create(TASKS, cluster.namespace, cluster.task(name))
-        waits.append(await started - submitted)
-        await follower
+        async for event in events:
+            if event.object["status"]["phase"] == "Succeeded":
+                waits.append(from_wire(event.object["status"]["startTime"]) - submitted)
+                break
     cuts = quantiles(waits, n=100)
     return Latency(cuts[49], cuts[98])
-
-
-async def _follow(events: Any, name: str, started: asyncio.Future[float]) -> None:
-    async for event in events:
-        task = event["object"]
-        if task["metadata"]["name"] == name and task["status"]["phase"] == "Succeeded":
-            started.set_result(from_wire(task["status"]["startTime"]))
-            return
 
 
 async def jobs(cluster: Cluster, count: int, image: str) -> float:

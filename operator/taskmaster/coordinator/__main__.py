@@ -17,14 +17,13 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from pythonjsonlogger.json import JsonFormatter
 
-from taskmaster import __version__
+from taskmaster import __version__, logs
 from taskmaster.coordinator import crds, smoke
 from taskmaster.coordinator.health import Health
 from taskmaster.coordinator.metrics import RequestMetrics, StateCollector, TaskMetrics, leader_gauge
 from taskmaster.coordinator.server import application, serving
-from taskmaster.coordinator.settings import BadSetting, Settings, from_environment
+from taskmaster.coordinator.settings import Settings, from_environment
 from taskmaster.coordinator.term import Term
 from taskmaster.kube.client import Client
 from taskmaster.kube.credentials import CredentialsError, load_credentials
@@ -151,18 +150,15 @@ def main() -> int:
     parser.add_argument("command", choices=["run", "apply-crds", "smoke-test"])
     parser.add_argument("--version", action="version", version=__version__)
     command = parser.parse_args().command
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", timestamp=True))
-    logging.basicConfig(level=os.environ.get("TASKMASTER_LOG_LEVEL", "INFO").upper(), handlers=[handler])
-    logging.getLogger("kopf").setLevel(logging.ERROR)
     try:
+        logs.configure(os.environ.get("TASKMASTER_LOG_LEVEL", "INFO"))
         match command:
             case "apply-crds":
                 return asyncio.run(apply_crds(Path(os.environ.get("TASKMASTER_CRDS_DIR", "/opt/taskmaster/crds"))))
             case "smoke-test":
                 return asyncio.run(smoke_test(os.environ.get("TASKMASTER_SMOKE_NAMESPACE", "default")))
         asyncio.run(run(from_environment(os.environ)))
-    except (BadSetting, CredentialsError, ApiError) as error:
+    except (CredentialsError, ApiError, ValueError) as error:
         print(f"taskmaster: {error}", file=sys.stderr)
         return 2
     return 0

@@ -15,9 +15,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from pythonjsonlogger.json import JsonFormatter
-
-from taskmaster import __version__
+from taskmaster import __version__, logs
 from taskmaster.kube.client import Client
 from taskmaster.kube.credentials import CredentialsError, load_credentials
 from taskmaster_worker.agent.identity import BadSetting, Life, Settings, from_environment
@@ -77,9 +75,7 @@ def main(arguments: list[str]) -> int:
             return 2
     try:
         settings = from_environment(os.environ)
-        handler = logging.StreamHandler()
-        handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", timestamp=True))
-        logging.basicConfig(level=settings.log_level, handlers=[handler])
+        logs.configure(settings.log_level)
         asyncio.run(run(settings))
     except (BadSetting, CredentialsError) as error:
         print(f"the agent cannot start: {error}", file=sys.stderr)
