@@ -68,6 +68,7 @@ WORKER = Image(
         "requirements/build.txt",
         "requirements/worker.txt",
         "operator/taskmaster/__init__.py",
+        "operator/taskmaster/logs.py",
         "operator/taskmaster/py.typed",
         "operator/taskmaster/api",
         "operator/taskmaster/core",
