@@ -20,7 +20,7 @@ from tests.unit.agent_worker import Stage, settings, until
 
 import taskmaster_worker
 from taskmaster_worker.agent.__main__ import main
-from taskmaster_worker.agent.identity import Life
+from taskmaster_worker.agent.identity import BadSetting, Life
 from taskmaster_worker.agent.metrics import AgentMetrics
 from taskmaster_worker.agent.runner_link import RunnerLink
 from taskmaster_worker.agent.server import application, serving
@@ -157,6 +157,15 @@ async def test_the_pages_say_which_part_is_not_well_and_since_when() -> None:
             assert "taskmaster_worker_slots 2.0" in text
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_an_address_in_use_is_named() -> None:
+    on = Stage()
+    app = application(on.worker.health, on.metrics.registry)
+    async with serving(app, "127.0.0.1", 0) as port:
+        with pytest.raises(BadSetting, match=f"TASKMASTER_HTTP_ADDRESS.*:{port}"):
+            async with serving(application(on.worker.health, on.metrics.registry), "127.0.0.1", port):
+                pass
 
 
 def test_the_installed_runner_is_whole_and_needs_only_the_standard_library(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from taskmaster.api.times import to_wire
 from taskmaster_worker.agent.health import Health
+from taskmaster_worker.agent.identity import BadSetting
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +53,18 @@ def application(
 
 @asynccontextmanager
 async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
-    """Serve while the context lasts; yields the port, which is a free one when 0 was asked for."""
+    """Serve while the context lasts; yields the port, which is a free one when 0 was asked for.
+
+    Raises:
+        BadSetting: the address cannot be listened on.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise BadSetting(f"TASKMASTER_HTTP_ADDRESS: cannot listen on {host}:{port}: {error.strerror}") from error
         bound: int = runner.addresses[0][1]
         logger.info("serving health and metrics", extra={"port": bound})
         yield bound
