@@ -1,7 +1,7 @@
 """The documents say what the code does: generated sections, names, links, commands, and the objects they show.
 
 Sections between `<!-- NAME -->` and `<!-- end -->` that are listed in `GENERATED` come from the code; after a change
-write them with `.venv/bin/python tests/unit/test_docs.py`.
+write them with `.venv/bin/python -m tests.unit.test_docs`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NotRequired, get_args, get_origin, get_type_hints
 
 import jsonschema
 import pytest
@@ -22,11 +22,6 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(REPOSITORY))
-
 from tests.builders import EPOCH, assignment, task_object, worker
 from tests.sim.json_patch import apply_json_patch
 
@@ -47,6 +42,7 @@ from taskmaster_worker.runner import messages
 Object = dict[str, Any]
 Rows = list[str]
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")])
@@ -92,9 +88,7 @@ def blocks(text: str, language: str) -> Iterator[str]:
 def documented_members(path: str, enum: str) -> list[tuple[str, str]]:
     """Return the value of each member of an enum with the docstring that follows it."""
     body = next(
-        node.body
-        for node in ast.parse(text_of(path)).body
-        if isinstance(node, ast.ClassDef) and node.name == enum
+        node.body for node in ast.parse(text_of(path)).body if isinstance(node, ast.ClassDef) and node.name == enum
     )
     members: list[tuple[str, str]] = []
     for node, after in zip(body, [*body[1:], None], strict=True):
@@ -244,9 +238,12 @@ def frames() -> Rows:
     body = []
     for sender, frame in FRAMES:
         (kind,) = get_args(get_type_hints(frame)["type"])
-        required = frame.__required_keys__ - {"type"}  # type: ignore[attr-defined]
-        members = [name for name in frame.__annotations__ if name != "type"]
-        shown = [f"`{name}`" if name in required else f"(`{name}`)" for name in members]
+        members = get_type_hints(frame, include_extras=True)
+        shown = [
+            f"(`{name}`)" if get_origin(hint) is NotRequired else f"`{name}`"
+            for name, hint in members.items()
+            if name != "type"
+        ]
         meaning = " ".join((frame.__doc__ or "").split())
         body.append([sender, f"`{kind}`", ", ".join(shown), meaning])
     return table(["from", "type", "members (optional ones)", "meaning"], body)
@@ -268,7 +265,7 @@ GENERATED: dict[tuple[str, str], Callable[[], Rows]] = {
 @pytest.mark.parametrize(("document", "name"), GENERATED, ids=lambda value: str(value))
 def test_generated_sections_are_what_the_code_says(document: str, name: str) -> None:
     assert section(name, text_of(document)).splitlines() == GENERATED[document, name](), (
-        "run `.venv/bin/python tests/unit/test_docs.py`"
+        "run `.venv/bin/python -m tests.unit.test_docs`"
     )
 
 
@@ -398,7 +395,9 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_every_make_target_that_is_named_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), re.MULTILINE))
-    code = " ".join([*blocks(path.read_text(), "sh"), *words(re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.S | re.M))])
+    code = "\n".join(
+        [*blocks(path.read_text(), "sh"), *words(re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.S | re.M))]
+    )
     named = set(re.findall(r"\bmake (?:-s )?([a-z][a-z0-9-]*)", code))
     assert named - targets == set()
 
@@ -412,8 +411,8 @@ def test_the_quick_start_has_exactly_two_set_up_commands() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_every_path_that_is_named_exists(path: Path) -> None:
     tops = "operator|worker-image|charts|crds|tests|tools|examples|bench|docs|requirements"
-    for word in words(path.read_text()):
-        if re.fullmatch(rf"(?:{tops})/[\w./-]*", word) and not word.endswith("/"):
+    for word in " ".join(words(path.read_text())).split():
+        if re.fullmatch(rf"(?:{tops})/[\w./-]*", word):
             assert (REPOSITORY / word).exists(), word
 
 
@@ -513,7 +512,9 @@ def test_lines_are_no_longer_than_a_reader_of_the_source_likes(path: Path) -> No
     assert [line for line in prose.splitlines() if len(line) > 130 and not line.startswith("|")] == []
 
 
-REGISTRIES = re.compile(r"\b(?:quay\.io|ghcr\.io|(?:\w+\.)?gcr\.io|registry\.k8s\.io|public\.ecr\.aws|mcr\.microsoft\.com)\b")
+REGISTRIES = re.compile(
+    r"\b(?:quay\.io|ghcr\.io|(?:\w+\.)?gcr\.io|registry\.k8s\.io|public\.ecr\.aws|mcr\.microsoft\.com)\b"
+)
 MACHINE_PATHS = re.compile(r"(?<![\w.$~-])/(?:root|home/\w+|Users/\w+|work)/[\w.]")
 
 

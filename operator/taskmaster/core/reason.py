@@ -12,7 +12,7 @@ class PendingReason(StrEnum):
     """Why a Task waits, the most fundamental first."""
 
     QUEUE_NOT_FOUND = "QueueNotFound"
-    """`spec.queue` names a queue that does not exist; the Task runs as soon as it does."""
+    """`spec.queue` names a queue that does not exist; the Task runs as soon as it names one that does."""
 
     NO_MATCHING_WORKER = "NoMatchingWorker"
     """No worker of the namespace is ready: there is no WorkerPool, or none of its pods is up and taking Tasks."""
