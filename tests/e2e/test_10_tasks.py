@@ -1,0 +1,121 @@
+"""What a user types: examples, lists, watches, explanations, logs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.e2e.cluster import Cluster
+from tests.e2e.objects import attempts, holder, phase, shell, task
+
+pytestmark = pytest.mark.timeout(300)
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+DEMO_TASKS = ("demo-command", "demo-python", "demo-retry")
+
+
+def test_hello_finishes(cluster: Cluster) -> None:
+    cluster.delete("task/hello")
+    cluster.kubectl("apply", "-f", EXAMPLES / "hello.yaml")
+    cluster.kubectl("wait", "--for=condition=Finished", "task/hello", "--timeout=60s", seconds=70)
+    hello = cluster.get("task/hello")
+    assert phase(hello) == "Succeeded"
+    assert hello["status"]["logTail"] == "Hello from a warm worker.\n"
+
+
+def test_demo_succeeds(cluster: Cluster) -> None:
+    cluster.delete(*(f"task/{name}" for name in DEMO_TASKS))
+    cluster.kubectl("apply", "-f", EXAMPLES / "demo")
+    command, python, retry = cluster.finished(*DEMO_TASKS)
+    assert [phase(each) for each in (command, python, retry)] == ["Succeeded"] * 3
+    assert "GREETING=hello\n" in command["status"]["logTail"]
+    assert "TASK_NAME=demo-command\n" in command["status"]["logTail"]
+    assert python["status"]["result"] == {"pi": "3.141588"}
+    assert [(each["outcome"], each.get("exitCode")) for each in attempts(retry)] == [
+        ("Failed", 1),
+        ("Failed", 1),
+        ("Succeeded", 0),
+    ]
+    assert retry["status"]["failures"] == 2
+
+
+def test_every_example_is_used() -> None:
+    used = {"hello.yaml", "demo-values.yaml", *(f"demo/{name}.yaml" for name in ("code", "command", "python", "retry"))}
+    assert {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()} == used
+
+
+def test_watching_shows_every_phase_of_a_task_of_five_seconds(cluster: Cluster) -> None:
+    cluster.delete("task/five-seconds")
+    cluster.apply(task("before", "true"))
+    cluster.finished("before")
+    with cluster.following("get", "tasks", "-w") as lines:
+        # What is there already is printed first; from then on nothing is missed.
+        lines.until(lambda seen: any(line.startswith("before ") for line in seen) or None, 30)
+        cluster.apply(task("five-seconds", "sleep", "5"))
+
+        def phases(seen: Sequence[str]) -> list[str] | None:
+            words = [line.split()[1] for line in seen if line.startswith("five-seconds ")]
+            shown = list(dict.fromkeys(words))
+            return shown if shown and shown[-1] in ("Succeeded", "Failed") else None
+
+        assert lines.until(phases, 60) == ["Pending", "Assigned", "Running", "Succeeded"]
+
+
+def test_columns(cluster: Cluster) -> None:
+    cluster.apply(task("before", "true"))
+    cluster.finished("before")
+    narrow = ["NAME", "PHASE", "QUEUE", "PRIORITY", "WORKER", "ATTEMPT", "REASON", "AGE"]
+    assert cluster.kubectl("get", "tasks").splitlines()[0].split() == narrow
+    wide = cluster.kubectl("get", "task", "before", "-o", "wide").splitlines()
+    assert wide[0].split() == [*narrow, "NODE", "STARTED", "COMPLETED", "MESSAGE"]
+    found = cluster.get("task/before")
+    assert wide[1].split()[:7] == ["before", "Succeeded", "default", "0", holder(found), "1", "Completed"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "task",
+        "task.spec.run.python",
+        "task.spec.run.script",
+        "task.spec.retry.backoff",
+        "task.status.phase",
+        "workerpool.spec.template",
+        "workerpool.status",
+    ],
+)
+def test_explain_has_words_for_it_and_for_all_its_fields(cluster: Cluster, path: str) -> None:
+    # Of the type itself the API server says nothing in OpenAPI v3 but its description; the fields follow, indented.
+    lines = cluster.kubectl("explain", path).splitlines()
+    start = lines.index("DESCRIPTION:")
+    assert lines[start + 1].strip(), lines
+    assert "<empty>" not in lines[start + 1]
+    assert "<no description>" not in "\n".join(lines)
+
+
+def test_failed_tasks_are_selected_by_their_phase(cluster: Cluster) -> None:
+    cluster.apply(shell("fails", "exit 3", retry={"limit": 0}), task("passes", "true"))
+    cluster.finished("fails", "passes")
+    selected = cluster.kubectl("get", "tasks", "--field-selector", "status.phase=Failed", "-o", "name").split()
+    assert "task.taskmaster.dev/fails" in selected
+    assert "task.taskmaster.dev/passes" not in selected
+    assert cluster.get("task/fails")["status"]["exitCode"] == 3
+
+
+def test_short_names_and_category(cluster: Cluster) -> None:
+    cluster.apply(task("before", "true"))
+    assert cluster.kubectl("get", "tk", "before", "-o", "name") == "task.taskmaster.dev/before\n"
+    assert cluster.kubectl("get", "wp", "-o", "name") == "workerpool.taskmaster.dev/default\n"
+    of_category = cluster.kubectl("get", "taskmaster", "-o", "name").split()
+    assert {"task.taskmaster.dev/before", "workerpool.taskmaster.dev/default"} <= set(of_category)
+
+
+def test_output_is_in_the_log_of_the_runner_as_json_lines(cluster: Cluster) -> None:
+    cluster.delete("task/speaks")
+    cluster.apply(shell("speaks", "echo one; echo two >&2"))
+    (spoken,) = cluster.finished("speaks")
+    log = cluster.kubectl("logs", holder(spoken), "-c", "runner")
+    lines = [json.loads(line) for line in log.splitlines()]
+    ours = [line for line in lines if line.get("uid") == spoken["metadata"]["uid"]]
+    assert {(line["stream"], line["message"]) for line in ours} == {("stdout", "one"), ("stderr", "two")}
+    assert {(line["task"], line["namespace"], line["attempt"]) for line in ours} == {("speaks", "default", 1)}
