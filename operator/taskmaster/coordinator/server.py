@@ -37,9 +37,9 @@ def application(health: Health, registry: CollectorRegistry) -> web.Application:
 @asynccontextmanager
 async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     """Serve while the context lasts; yields the port, which is a free one when 0 was asked for."""
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, shutdown_timeout=1.0)
+    site = web.TCPSite(runner, host, port)
     await site.start()
     bound: int = runner.addresses[0][1]
     logger.info("serving health and metrics", extra={"port": bound})
