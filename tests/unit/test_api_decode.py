@@ -19,7 +19,7 @@ def test_new_task_has_the_defaults_that_the_design_names() -> None:
     assert (found.namespace, found.name, found.uid) == (NAMESPACE, "t", "uid-of-t")
     assert (found.queue, found.priority, found.phase, found.attempt, found.reason) == ("default", 0, "Pending", 0, "")
     assert (found.generation, found.observed_generation, found.created) == (1, None, EPOCH)
-    assert (found.holder, found.assigned, found.started, found.completed, found.not_before) == (None,) * 5
+    assert (found.holder, found.started, found.completed, found.not_before) == (None,) * 4
     assert (found.policy, found.spent, found.attempts, found.ttl_seconds) == (BUILT_IN, Spent(), (), None)
 
 
@@ -50,8 +50,7 @@ def test_everything_a_running_task_says_is_read() -> None:
     assert (found.queue, found.priority, found.ttl_seconds) == ("media", 7, 0)
     assert (found.phase, found.reason, found.attempt, found.observed_generation) == ("Running", "Whatever", 3, 1)
     assert found.holder == Holder("w", "uid-of-w", "i1")
-    times = (found.assigned, found.started, found.not_before, found.completed)
-    assert times == (EPOCH + 1, EPOCH + 2, EPOCH + 3, EPOCH + 4)
+    assert (found.started, found.not_before, found.completed) == (EPOCH + 2, EPOCH + 3, EPOCH + 4)
     assert (found.spent, found.attempts) == (Spent(1, 2, 3), (record,))
 
 

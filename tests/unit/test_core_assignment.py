@@ -32,7 +32,8 @@ def pairs(backlog: Backlog, capacity: Capacity, *, at_most: int = 100) -> list[t
 def test_most_urgent_tasks_get_the_slots_and_the_rest_stays() -> None:
     backlog, capacity = rig(task("low"), task("high", priority=9), task("middle", priority=5), a=1, b=1)
     assert pairs(backlog, capacity) == [("high", "a"), ("middle", "b")]
-    assert [each.name for each in backlog.tasks()] == ["low"]
+    assert "uid-of-low" in backlog
+    assert len(backlog) == 1
 
 
 def test_load_is_spread() -> None:
@@ -140,7 +141,7 @@ class SchedulingMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_task_waits_once_or_is_placed_once(self) -> None:
-        assert {each.uid for each in self.backlog.tasks()} == set(self.waiting)
+        assert all(uid in self.backlog for uid in self.waiting)
         assert len(self.backlog) == len(self.waiting)
         assert not set(self.waiting) & set(self.places)
 

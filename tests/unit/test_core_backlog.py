@@ -121,9 +121,3 @@ def test_discarded_task_is_gone_from_both_heaps() -> None:
     assert backlog.next_due() is None
     backlog.wake(now=LATER)
     assert backlog.pop() is None
-
-
-def test_tasks_lists_ready_and_delayed_ones() -> None:
-    backlog = Backlog()
-    put(backlog, task("ready"), delayed("delayed", SOON))
-    assert {each.name for each in backlog.tasks()} == {"ready", "delayed"}

@@ -43,7 +43,6 @@ def task(obj: Object) -> Task:
         reason=status.get("reason") or "",
         attempt=status.get("attempt", 0),
         holder=_holder(assignment) if assignment else None,
-        assigned=_time(assignment, "assignedTime") if assignment else None,
         started=_time(status, "startTime"),
         completed=_time(status, "completionTime"),
         not_before=_time(status, "notBeforeTime"),

@@ -76,7 +76,3 @@ class Backlog:
         if task is not None:
             self.discard(task.uid)
         return task
-
-    def tasks(self) -> list[Task]:
-        """Return all waiting Tasks in no particular order, for the rare pass that explains why they wait."""
-        return [task for task, _ in self._tasks.values()]

@@ -47,7 +47,6 @@ class Task:
     reason: str
     attempt: int
     holder: Holder | None
-    assigned: Instant | None
     started: Instant | None
     completed: Instant | None
     not_before: Instant | None
