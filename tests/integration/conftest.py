@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from localcluster import tools
-from localcluster.controlplane import ControlPlane
 from tests.integration.harness import SYSTEM_NAMESPACE, World, opened_world
 
+from localcluster import tools
+from localcluster.controlplane import ControlPlane
 from taskmaster.api.crd import task_crd, workerpool_crd
 from taskmaster.kube.api import ApplyPatch
 from taskmaster.kube.client import Client

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from localcluster.controlplane import ControlPlane
 
+from localcluster.controlplane import ControlPlane
 from taskmaster.api import names
 from taskmaster.kube.api import ApplyPatch, MergePatch
 from taskmaster.kube.client import Client
@@ -66,11 +66,9 @@ class Worker:
     """A worker: a Pod object, and the two processes that its containers would be."""
 
     name: str
-    uid: str
-    kubeconfig: Path
     environment: dict[str, str]
-    runner: Process | None = None
-    agent: Process | None = None
+    runner: Process
+    agent: Process
 
 
 @dataclass
@@ -198,45 +196,31 @@ class World:
         kubeconfig = await self.account_kubeconfig(self.namespace, names.WORKER_SERVICE_ACCOUNT, pod=pod)
         # A Unix socket's path is short.
         socket = self.directory / f"{name}.sock"
-        worker = Worker(
-            name,
-            uid,
-            kubeconfig,
-            {
-                "KUBECONFIG": str(kubeconfig),
-                "POD_NAME": name,
-                "POD_UID": uid,
-                "POD_NAMESPACE": self.namespace,
-                "NODE_NAME": "node-1",
-                "TASKMASTER_POOL": pool,
-                "TASKMASTER_SLOTS": str(slots),
-                "TASKMASTER_RUNNER_SOCKET": str(socket),
-                "TASKMASTER_LEASE_SECONDS": "9",
-                "TASKMASTER_RENEW_SECONDS": "2",
-                "TASKMASTER_DRAIN_SECONDS": "1",
-                "TASKMASTER_HTTP_ADDRESS": "127.0.0.1:0",
-                **environment,
-            },
-        )
-        await self.start_runner(worker)
-        await self.start_agent(worker)
+        given = {
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAME": name,
+            "POD_UID": uid,
+            "POD_NAMESPACE": self.namespace,
+            "NODE_NAME": "node-1",
+            "TASKMASTER_POOL": pool,
+            "TASKMASTER_SLOTS": str(slots),
+            "TASKMASTER_RUNNER_SOCKET": str(socket),
+            "TASKMASTER_LEASE_SECONDS": "9",
+            "TASKMASTER_RENEW_SECONDS": "2",
+            "TASKMASTER_DRAIN_SECONDS": "1",
+            "TASKMASTER_HTTP_ADDRESS": "127.0.0.1:0",
+            **environment,
+        }
+        worker = Worker(name, given, await self.start_runner(name, given), await self.start_agent(name, given))
         await self.until(name, is_ready_lease, resource=LEASES)
         return worker
 
-    async def start_runner(self, worker: Worker) -> None:
-        environment = {
-            "TASKMASTER_RUNNER_SOCKET": worker.environment["TASKMASTER_RUNNER_SOCKET"],
-            "TASKMASTER_PRELOAD": worker.environment.get("TASKMASTER_PRELOAD", ""),
-            "PYTHONPATH": worker.environment.get("PYTHONPATH", ""),
-        }
-        worker.runner = await self.start(
-            f"{worker.name}-runner", [sys.executable, "-m", "taskmaster_worker.runner"], environment
-        )
+    async def start_runner(self, name: str, environment: dict[str, str]) -> Process:
+        given = {"TASKMASTER_RUNNER_SOCKET": environment["TASKMASTER_RUNNER_SOCKET"], "PYTHONPATH": ""}
+        return await self.start(f"{name}-runner", [sys.executable, "-m", "taskmaster_worker.runner"], given)
 
-    async def start_agent(self, worker: Worker) -> None:
-        worker.agent = await self.start(
-            f"{worker.name}-agent", [sys.executable, "-m", "taskmaster_worker.agent"], worker.environment
-        )
+    async def start_agent(self, name: str, environment: dict[str, str]) -> Process:
+        return await self.start(f"{name}-agent", [sys.executable, "-m", "taskmaster_worker.agent"], environment)
 
     async def start(self, name: str, command: list[str], environment: dict[str, str]) -> Process:
         path = self.directory / f"{name}-{len(self.processes)}.log"
@@ -318,7 +302,7 @@ async def metrics(plane: ControlPlane) -> str:
     credentials = load_credentials(plane.kubeconfig)
     async with (
         aiohttp.ClientSession() as session,
-        session.get(plane.url_metrics, ssl=credentials.ssl_context) as answer,
+        session.get(plane.url_metrics, ssl=credentials.ssl_context or True) as answer,
     ):
         return await answer.text()
 

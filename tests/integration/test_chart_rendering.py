@@ -116,12 +116,14 @@ def test_the_operator_has_exactly_these_rights(default: Objects) -> None:
         "tasks/status": {"get", "patch"},
         "workerpools": {"get", "list", "watch"},
         "workerpools/status": {"get", "patch"},
-        "deployments": {"get", "list", "watch", "create", "patch", "delete"},
+        "deployments": {"get", "list", "watch", "create", "patch"},
         "pods": {"get", "list", "watch"},
         "leases": {"get", "list", "watch", "patch"},
         "serviceaccounts": {"get", "create", "patch"},
+        "serviceaccounts[taskmaster-worker]": {"delete"},
         "rolebindings": {"get", "create", "patch"},
-        "clusterroles[taskmaster-worker]": {"bind"},
+        "rolebindings[taskmaster-worker]": {"delete"},
+        "clusterroles[taskmaster-worker]": {"bind", "get"},
     }
     assert rights(named(default, "Role", "taskmaster-election")) == {
         "leases": {"create"},
@@ -150,7 +152,10 @@ def test_the_operator_is_told_the_names_of_what_the_chart_made(default: Objects)
 def test_watched_namespaces_get_roles_of_their_own(render: Render) -> None:
     objects = render("--set=watchNamespaces={team-a,team-b}")
     cluster_wide = rights(named(objects, "ClusterRole", "taskmaster-operator"))
-    assert set(cluster_wide) == {"customresourcedefinitions[tasks.taskmaster.dev,workerpools.taskmaster.dev]"}
+    assert cluster_wide == {
+        "customresourcedefinitions[tasks.taskmaster.dev,workerpools.taskmaster.dev]": {"get"},
+        "clusterroles[taskmaster-worker]": {"get"},
+    }
     roles = [each for each in of_kind(objects, "Role") if each["metadata"]["name"] == "taskmaster-operator"]
     assert [each["metadata"]["namespace"] for each in roles] == ["team-a", "team-b"]
     assert environment(objects)["TASKMASTER_NAMESPACES"] == "team-a,team-b"

@@ -4,9 +4,9 @@ import asyncio
 import signal
 
 import pytest
-from tests.integration.harness import LEASES, World, in_phase
+from tests.integration.harness import Object, World, in_phase
 
-from taskmaster.kube.resource import PODS
+from taskmaster.kube.resource import LEASES, PODS, TASKS
 
 LONG = {"command": ["sleep", "600"]}
 ONCE = {"command": ["sh", "-c", 'test "$TASK_ATTEMPT" -ge 2 || sleep 600']}
@@ -24,7 +24,7 @@ async def held(world: World) -> World:
     return world
 
 
-def lost_once(status: dict) -> None:  # type: ignore[type-arg]
+def lost_once(status: Object) -> None:
     assert status["phase"] == "Succeeded", status
     assert (status["attempt"], status["workerLosses"]) == (2, 1)
     assert "failures" not in status
@@ -50,7 +50,7 @@ async def test_a_runner_that_dies_is_reported_by_its_agent(held: World) -> None:
     status = (await held.finished("it", seconds=8))["status"]
     lost_once(status)
     assert "runner" in status["attempts"][0]["message"]
-    await held.start_runner(worker)
+    worker.runner = await held.start_runner(worker.name, worker.environment)
     await held.until(
         "w-1", lambda lease: lease["metadata"]["annotations"]["taskmaster.dev/state"] == "Ready", resource=LEASES
     )
@@ -59,7 +59,7 @@ async def test_a_runner_that_dies_is_reported_by_its_agent(held: World) -> None:
 async def test_an_agent_that_dies_comes_back_as_another_incarnation(held: World) -> None:
     worker = held.workers["w-1"]
     await worker.agent.kill()
-    await held.start_agent(worker)
+    worker.agent = await held.start_agent(worker.name, worker.environment)
     status = (await held.finished("it", seconds=8))["status"]
     lost_once(status)
     assert "restarted" in status["attempts"][0]["message"]
@@ -102,8 +102,6 @@ async def test_a_task_that_loses_every_worker_fails_when_its_budget_is_out(world
 async def test_deleting_a_running_task_frees_its_slot(world: World) -> None:
     await world.start_coordinator()
     await world.start_worker("w-1", slots=1)
-    from taskmaster.kube.resource import TASKS
-
     await world.submit("it", LONG, timeouts={"graceSeconds": 1})
     await world.until("it", in_phase("Running"))
     await world.api.delete(TASKS, world.namespace, "it")

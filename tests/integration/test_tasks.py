@@ -63,7 +63,11 @@ async def test_a_long_task_costs_five_writes_and_shows_each_phase(running: World
 
 
 async def test_a_script_runs_by_its_interpreter_with_environment_and_directory(running: World, tmp_path: Path) -> None:
-    source = "import os, json\nprint(os.getcwd(), os.environ['SIZE'])\njson.dump([1, {'a': None}], open(os.environ['TASK_RESULT_FILE'], 'w'))"
+    source = """
+import json, os
+print(os.getcwd(), os.environ["SIZE"])
+json.dump([1, {"a": None}], open(os.environ["TASK_RESULT_FILE"], "w"))
+"""
     await running.submit(
         "it",
         {"script": {"interpreter": PYTHON, "source": source}},

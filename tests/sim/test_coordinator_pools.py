@@ -15,15 +15,29 @@ from tests.sim.memory_server import MemoryServer
 
 from taskmaster.api.models.workerpool import WorkerPoolStatus
 from taskmaster.coordinator.cache import Cache
+from taskmaster.coordinator.pods import WorkerPod
 from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.settings import from_environment
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Forbidden, ServerError, Unanswered, Unprocessable
-from taskmaster.kube.resource import DEPLOYMENTS, ROLEBINDINGS, SERVICEACCOUNTS, WORKERPOOLS, Object, Resource
+from taskmaster.kube.resource import (
+    CLUSTERROLES,
+    DEPLOYMENTS,
+    ROLEBINDINGS,
+    SERVICEACCOUNTS,
+    WORKERPOOLS,
+    Object,
+    Resource,
+)
 
 pytestmark = pytest.mark.looptime
 
 SETTINGS = from_environment({"POD_NAME": "c", "POD_NAMESPACE": "taskmaster"})
+ROLE = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": SETTINGS.worker_cluster_role},
+}
 
 
 class Rig:
@@ -31,6 +45,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.server = MemoryServer()
+        self.server.create(CLUSTERROLES, None, ROLE)
         self.faults: Any = lambda call: None
         self.api = MemoryApi(self.server, faults=lambda call: self.faults(call))
         self.cache = Cache(wake=lambda: None, clock=wall_clock)
@@ -409,8 +424,10 @@ async def test_deleted_pool_is_left_to_the_garbage_collector(rig: Rig) -> None:
         writes, calls = rig.writes(), len(rig.api.calls)
         rig.delete(DEPLOYMENTS, "pool-worker")
         await asyncio.sleep(60)
-        assert rig.writes() == writes + 1
-        assert len(rig.api.calls) == calls
+        assert rig.writes() == writes + 3, (
+            "the Deployment by us, and the identity of workers that nobody needs any more"
+        )
+        assert [call.verb for call in rig.api.calls[calls:]] == ["delete", "delete"]
         assert rig.names(DEPLOYMENTS) == []
 
 
@@ -443,3 +460,34 @@ async def test_deployments_of_others_are_not_ours(rig: Rig) -> None:
         rig.server.create(DEPLOYMENTS, NAMESPACE, body)
         await asyncio.sleep(6)
         assert rig.api.calls == []
+
+
+async def test_identity_of_workers_stays_until_the_last_of_them_has_gone(rig: Rig) -> None:
+    async with rig.running():
+        rig.create()
+        rig.create("other")
+        await asyncio.sleep(1)
+        rig.cache.pods["p"] = WorkerPod("p", NAMESPACE, "p", leaving=True, over=False, agent_down=False)
+        rig.delete(WORKERPOOLS, "pool")
+        await asyncio.sleep(11)
+        assert rig.names(SERVICEACCOUNTS) == ["taskmaster-worker"], "another pool is there"
+        rig.delete(WORKERPOOLS, "other")
+        await asyncio.sleep(11)
+        assert rig.names(SERVICEACCOUNTS) == ["taskmaster-worker"], "a worker still drains"
+        rig.cache.pods.clear()
+        await asyncio.sleep(11)
+        assert rig.names(SERVICEACCOUNTS) == rig.names(ROLEBINDINGS) == []
+        rig.create()
+        await asyncio.sleep(1)
+        assert rig.names(SERVICEACCOUNTS) == rig.names(ROLEBINDINGS) == ["taskmaster-worker"]
+
+
+async def test_pool_without_the_charts_role_says_so_and_recovers(rig: Rig) -> None:
+    rig.server.delete(CLUSTERROLES, None, SETTINGS.worker_cluster_role)
+    async with rig.running():
+        rig.create()
+        await asyncio.sleep(1)
+        assert rig.ready() == ("False", "RoleNotFound")
+        rig.server.create(CLUSTERROLES, None, ROLE)
+        await asyncio.sleep(11)
+        assert rig.ready() == ("False", "WorkersStarting")

@@ -13,6 +13,7 @@ from taskmaster.coordinator.settings import from_environment
 Object = dict[str, Any]
 
 SETTINGS = from_environment({"POD_NAME": "c", "POD_NAMESPACE": "taskmaster", "TASKMASTER_WORKER_IMAGE": "worker:1"})
+ROLE = {"metadata": {"name": "taskmaster-worker", "uid": "uid-of-role"}}
 
 
 def built(**spec: Any) -> Object:
@@ -188,28 +189,29 @@ def test_digest_changes_with_the_template_only() -> None:
     assert digest(built()) != digest(built(template={"image": "other"}))
 
 
-def test_all_objects_go_when_their_pool_goes() -> None:
-    pool = pool_object("media")
+def test_all_objects_go_with_an_owner() -> None:
     made = [
         built(),
-        worker_objects.service_account(pool),
-        worker_objects.role_binding(pool, SETTINGS),
+        worker_objects.service_account(NAMESPACE, ROLE),
+        worker_objects.role_binding(NAMESPACE, ROLE),
     ]
     for each in made:
         (owner,) = each["metadata"]["ownerReferences"]
-        assert (owner["kind"], owner["name"], owner["uid"]) == ("WorkerPool", "media", "uid-of-media")
-        assert owner.get("controller", False) is (each["kind"] == "Deployment")
+        if each["kind"] == "Deployment":
+            assert (owner["kind"], owner["name"], owner["uid"]) == ("WorkerPool", "media", "uid-of-media")
+            assert owner["controller"] is True
+        else:
+            assert (owner["kind"], owner["name"], owner["uid"]) == ("ClusterRole", "taskmaster-worker", "uid-of-role")
         assert "blockOwnerDeletion" not in owner
         assert each["metadata"]["namespace"] == NAMESPACE
         assert "finalizers" not in each["metadata"]
 
 
 def test_agents_of_a_namespace_may_work_there_and_nowhere_else() -> None:
-    pool = pool_object("media")
-    binding = worker_objects.role_binding(pool, SETTINGS)
+    binding = worker_objects.role_binding(NAMESPACE, ROLE)
     assert binding["roleRef"]["name"] == "taskmaster-worker"
     (subject,) = binding["subjects"]
-    account = worker_objects.service_account(pool)
+    account = worker_objects.service_account(NAMESPACE, ROLE)
     assert (subject["name"], subject["namespace"]) == (account["metadata"]["name"], NAMESPACE)
     assert pod()["serviceAccountName"] == account["metadata"]["name"]
     assert account["automountServiceAccountToken"] is False

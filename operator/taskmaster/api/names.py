@@ -25,7 +25,7 @@ POD_UID_ANNOTATION: Final = f"{GROUP}/pod-uid"
 NODE_ANNOTATION: Final = f"{GROUP}/node"
 STATE_ANNOTATION: Final = f"{GROUP}/state"
 
-# Written by the coordinator.
+# Written by people.
 DRAIN_REQUEST_ANNOTATION: Final = f"{GROUP}/drain-request"
 """On a worker's Lease: why the worker should drain."""
 TEMPLATE_HASH_ANNOTATION: Final = f"{GROUP}/template-hash"

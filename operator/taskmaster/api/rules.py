@@ -1,4 +1,4 @@
-"""The validation rules that the API server checks on every write: the second lock of the write protocol.
+"""The validation rules that the API server checks on every write: the last word of the write protocol.
 
 They are CEL over the old and the new object, generated from the same tables that our own code uses. A rule needs
 `has()` for each optional field: the optional syntax (`?.`, `orValue`) makes the estimated cost a hundred times too

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 PLURALS = ("tasks", "workerpools")
 REMEDY = (
-    "run `kubectl apply --server-side -f crds/` from the release's sources, or `helm upgrade` with its hooks enabled"
+    "run `kubectl apply --server-side --force-conflicts -f crds/` from the release's sources, "
+    "or `helm upgrade` with its hooks enabled"
 )
 
 

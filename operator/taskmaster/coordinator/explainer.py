@@ -37,6 +37,9 @@ IDLE_ALLOWANCE_PER_SECOND: Final = 2.0
 
 MAX_ALLOWANCE: Final = 50.0
 
+LOOKS_PER_STEP: Final = 500
+"""Waits looked at in a second, most of which have nothing new to say."""
+
 
 class Explainer:
     """Writes `status.reason` of waiting Tasks and `status.observedGeneration` of edited ones."""
@@ -76,13 +79,17 @@ class Explainer:
         now = self._clock()
         if now - self._last_write > NO_SLOT_SECONDS:
             self._allowance = min(MAX_ALLOWANCE, self._allowance + IDLE_ALLOWANCE_PER_SECOND)
-        while self._allowance >= 1 and (first := self._due.first()) is not None and first[0] <= now:
+        for _ in range(LOOKS_PER_STEP):
+            first = self._due.first()
+            if self._allowance < 1 or first is None or first[0] > now:
+                return
             uid = first[1]
             task = self._cache.tasks.get(uid)
             if task is None or task.phase is not Phase.PENDING:
                 self._forget(uid)
                 continue
-            self._due.put(uid, now + NO_SLOT_SECONDS)
+            patience = max(self._since[uid], task.not_before or 0.0) + NO_SLOT_SECONDS
+            self._due.put(uid, patience if now < patience else now + NO_SLOT_SECONDS)
             explanation = self._explain(task, now)
             if explanation is not None and explanation[0] != task.reason:
                 self._allowance -= 1

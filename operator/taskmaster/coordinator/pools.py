@@ -2,13 +2,14 @@
 
 Level-triggered: whatever happens (a pool is edited, its Deployment is changed or deleted, a worker registers), the
 pool's name is queued and its Deployment is compared and put right. Objects are applied server-side: the Deployment only
-when it differs, the ServiceAccount and the RoleBinding that pools share once per pool and term. Status is written when
-it differs: at once to answer an edit of the spec, else at most once in five seconds per pool.
+when it differs, the ServiceAccount and the RoleBinding that pools share once per namespace and term. Status is written
+when it differs: at once to answer an edit of the spec, else at most once in five seconds per pool.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from taskmaster.coordinator.settings import Settings
 from taskmaster.core.task import Instant
 from taskmaster.kube.api import Api, ApplyPatch, MergePatch
 from taskmaster.kube.errors import ApiError, NotFound
-from taskmaster.kube.resource import DEPLOYMENTS, ROLEBINDINGS, SERVICEACCOUNTS, WORKERPOOLS
+from taskmaster.kube.resource import CLUSTERROLES, DEPLOYMENTS, ROLEBINDINGS, SERVICEACCOUNTS, WORKERPOOLS
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class PoolController:
         self._pools: dict[Key, Object] = {}
         self._deployments: dict[Key, Object] = {}
         self._refusals: dict[Key, Refused] = {}
-        self._shared: set[tuple[Key, str]] = set()
+        self._identities: set[str] = set()
+        """Namespaces whose workers have their ServiceAccount and RoleBinding."""
         self._generations: dict[Key, int] = {}
         """Of each Deployment as we left it: another one means that somebody has changed it."""
         self._dirty: set[Key] = set()
@@ -120,6 +122,7 @@ class PoolController:
                     await self._put_right(key)
                 for key in list(self._pools):
                     await self._write_status(key)
+                await self._remove_unused_identities()
                 next_look = self._clock() + STATUS_SECONDS
 
     def _mark(self, key: Key) -> None:
@@ -156,15 +159,7 @@ class PoolController:
         if problem := worker_objects.trouble(spec):
             raise Refused("InvalidSpec", problem)
         namespace, _ = key
-        mark = (key, pool["metadata"]["uid"])
-        if mark not in self._shared:
-            account = worker_objects.service_account(pool)
-            binding = worker_objects.role_binding(pool, self._settings)
-            for resource, shared in ((SERVICEACCOUNTS, account), (ROLEBINDINGS, binding)):
-                # One field manager per pool, so that the pools of a namespace do not take each other's ownership away.
-                manager = f"{FIELD_MANAGER}-{pool['metadata']['uid']}"
-                await self._api.patch(resource, namespace, shared["metadata"]["name"], ApplyPatch(shared, manager))
-            self._shared.add(mark)
+        await self._provide_identity(namespace)
         wanted = worker_objects.deployment(pool, spec, self._settings)
         found = await self._find_deployment(namespace, wanted["metadata"]["name"])
         if found is not None and not _owned_by(found, pool):
@@ -182,6 +177,36 @@ class PoolController:
     def _changed_by_others(self, key: Key, found: Object) -> bool:
         generation: int = found["metadata"]["generation"]
         return self._generations.get(key, generation) != generation
+
+    async def _provide_identity(self, namespace: str) -> None:
+        if namespace in self._identities:
+            return
+        try:
+            role = await self._api.get(CLUSTERROLES, None, self._settings.worker_cluster_role)
+        except NotFound as error:
+            raise Refused(
+                "RoleNotFound",
+                f"the ClusterRole {self._settings.worker_cluster_role} of the workers does not exist; "
+                "run `helm upgrade` to install the chart's roles again",
+            ) from error
+        account = worker_objects.service_account(namespace, role)
+        binding = worker_objects.role_binding(namespace, role)
+        for resource, body in ((SERVICEACCOUNTS, account), (ROLEBINDINGS, binding)):
+            await self._api.patch(resource, namespace, body["metadata"]["name"], ApplyPatch(body, FIELD_MANAGER))
+        self._identities.add(namespace)
+
+    async def _remove_unused_identities(self) -> None:
+        """Take the workers' identity from namespaces whose last pool is gone, once their last worker is."""
+        used = {namespace for namespace, _ in self._pools} | {pod.namespace for pod in self._cache.pods.values()}
+        for namespace in self._identities - used:
+            try:
+                for resource in (ROLEBINDINGS, SERVICEACCOUNTS):
+                    with contextlib.suppress(NotFound):
+                        await self._api.delete(resource, namespace, names.WORKER_SERVICE_ACCOUNT)
+            except ApiError as error:
+                logger.warning("identity of workers not removed", extra={"tenant": namespace, "error": str(error)})
+                continue
+            self._identities.discard(namespace)
 
     async def _find_deployment(self, namespace: str, name: str) -> Object | None:
         try:
@@ -240,8 +265,9 @@ class PoolController:
             holds, reason, message = True, "WorkersReady", f"{ready} of {wanted} workers are ready"
         else:
             holds, reason, message = False, "WorkersStarting", f"{ready} of {wanted} workers are ready"
-            problem = _deployment_problem(deployment)
-            if problem:
+            if problem := self._pod_problem(key):
+                reason, message = "WorkersNotStarting", f"{message}; {problem}"
+            elif problem := _deployment_problem(deployment):
                 reason, message = "WorkersNotCreated", f"{message}; {problem}"
         old = next(iter(pool.get("status", {}).get("conditions", ())), None)
         word = "True" if holds else "False"
@@ -254,6 +280,12 @@ class PoolController:
             "lastTransitionTime": since,
             "observedGeneration": pool["metadata"]["generation"],
         }
+
+    def _pod_problem(self, key: Key) -> str:
+        """Return why a worker of a pool does not start; empty if none is in trouble."""
+        troubled = [pod for pod in self._cache.pods.values() if pod.trouble and (pod.namespace, pod.pool) == key]
+        pod = min((each for each in troubled if not each.leaving), key=lambda each: each.name, default=None)
+        return f"pod {pod.name}: {pod.trouble}" if pod else ""
 
 
 def _key(obj: Object) -> Key:

@@ -1,7 +1,8 @@
 """The objects that make a WorkerPool real: a Deployment per pool, a ServiceAccount and a RoleBinding per namespace.
 
-Pure: a pool and the settings go in, objects for server-side apply come out. They are owned by the pools, so that the
-garbage collector of Kubernetes removes them; nothing here needs a finalizer.
+Pure: a pool and the settings go in, objects for server-side apply come out. The Deployment is owned by its pool, the
+identity of the workers by the chart's ClusterRole, so that the garbage collector of Kubernetes removes them; nothing
+here needs a finalizer.
 
 The pod has two containers. `agent` is the only one that gets the token of the ServiceAccount; `runner` is the user's
 image, runs as another user, and shares with it one directory that holds a socket.
@@ -55,16 +56,16 @@ def selector(pool: str) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(pod_labels(pool).items()))
 
 
-def owner_reference(pool: Object, *, controller: bool) -> Object:
-    """Return the reference by which an object goes when the pool goes."""
+def owner_reference(pool: Object) -> Object:
+    """Return the reference by which a Deployment goes when its pool goes."""
     metadata = pool["metadata"]
-    reference = {
+    return {
         "apiVersion": names.API_VERSION,
         "kind": "WorkerPool",
         "name": metadata["name"],
         "uid": metadata["uid"],
+        "controller": True,
     }
-    return {**reference, "controller": True} if controller else reference
 
 
 def trouble(spec: WorkerPoolSpec) -> str:
@@ -83,34 +84,25 @@ def trouble(spec: WorkerPoolSpec) -> str:
     return ""
 
 
-def service_account(pool: Object) -> Object:
-    """Return the ServiceAccount of the agents of a namespace; each pool there is one of its owners."""
+def service_account(namespace: str, role: Object) -> Object:
+    """Return the ServiceAccount of the agents of a namespace."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _shared_metadata(pool),
+        "metadata": _identity_metadata(namespace, role),
         "automountServiceAccountToken": False,
     }
 
 
-def role_binding(pool: Object, settings: Settings) -> Object:
+def role_binding(namespace: str, role: Object) -> Object:
     """Return the RoleBinding that lets the agents of a namespace work there, and nowhere else."""
+    subject = {"kind": "ServiceAccount", "name": names.WORKER_SERVICE_ACCOUNT, "namespace": namespace}
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
-        "metadata": _shared_metadata(pool),
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": settings.worker_cluster_role,
-        },
-        "subjects": [
-            {
-                "kind": "ServiceAccount",
-                "name": names.WORKER_SERVICE_ACCOUNT,
-                "namespace": pool["metadata"]["namespace"],
-            }
-        ],
+        "metadata": _identity_metadata(namespace, role),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role["metadata"]["name"]},
+        "subjects": [subject],
     }
 
 
@@ -127,7 +119,7 @@ def deployment(pool: Object, spec: WorkerPoolSpec, settings: Settings) -> Object
             "namespace": pool["metadata"]["namespace"],
             "labels": pod_labels(name),
             "annotations": {names.TEMPLATE_HASH_ANNOTATION: digest},
-            "ownerReferences": [owner_reference(pool, controller=True)],
+            "ownerReferences": [owner_reference(pool)],
         },
         "spec": {
             "replicas": spec.replicas,
@@ -137,12 +129,19 @@ def deployment(pool: Object, spec: WorkerPoolSpec, settings: Settings) -> Object
     }
 
 
-def _shared_metadata(pool: Object) -> Object:
+def _identity_metadata(namespace: str, role: Object) -> Object:
+    """Owned by the chart's ClusterRole, not by pools: a pool's last workers still write while they drain."""
+    owner = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "name": role["metadata"]["name"],
+        "uid": role["metadata"]["uid"],
+    }
     return {
         "name": names.WORKER_SERVICE_ACCOUNT,
-        "namespace": pool["metadata"]["namespace"],
+        "namespace": namespace,
         "labels": names.MANAGED_LABELS,
-        "ownerReferences": [owner_reference(pool, controller=False)],
+        "ownerReferences": [owner],
     }
 
 

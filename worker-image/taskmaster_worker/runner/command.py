@@ -39,7 +39,7 @@ def enter_directory(path: str) -> None:
     try:
         os.chdir(path)
     except FileNotFoundError:
-        raise StartError(NOT_USABLE, f"working directory does not exist: {path}: check run.workingDir") from None
+        raise StartError(NOT_USABLE, f"working directory does not exist: {path}: check spec.workingDir") from None
     except (OSError, ValueError) as error:
         raise StartError(NOT_USABLE, f"working directory cannot be used: {path}: {_reason(error)}") from None
 
