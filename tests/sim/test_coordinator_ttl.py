@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.sim.coordinator_rig import Cluster, Coordinator, Worker, fail_once
@@ -36,7 +37,7 @@ async def finished(cluster: Cluster, name: str = "t", **spec: object) -> None:
 
 @pytest.mark.parametrize(("spec", "kept"), [({"ttlSecondsAfterFinished": 30}, 30), ({}, 3600)])
 async def test_finished_task_is_deleted_when_its_time_is_over(
-    cluster: Cluster, spec: dict[str, int], kept: int
+    cluster: Cluster, spec: dict[str, Any], kept: int
 ) -> None:
     coordinator = Coordinator(cluster)
     async with coordinator.leading():

@@ -143,7 +143,7 @@ def test_images_are_the_users_for_the_runner_and_ours_for_the_rest() -> None:
 
 
 def test_template_reaches_the_pod() -> None:
-    template = {
+    template: dict[str, Any] = {
         "labels": {"team": "media"},
         "annotations": {"note": "x"},
         "volumes": [{"name": "code", "configMap": {"name": "code", "items": [{"key": "a", "path": "b"}]}}],

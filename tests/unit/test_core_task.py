@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from tests.builders import EPOCH, held_task, task
 
@@ -17,7 +19,7 @@ DONE = to_wire(EPOCH)
     ],
 )
 def test_finished_task_expires_its_ttl_after_completion(phase: str, ttl: int | None, seconds: int) -> None:
-    spec = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
+    spec: dict[str, Any] = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
     assert task(status={"phase": phase, "completionTime": DONE}, **spec).expires == EPOCH + seconds
 
 
