@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from tests.builders import NAMESPACE, pool_object, task, worker
+from tests.builders import NAMESPACE, pod_object, pool_object, task, worker
 from tests.sim.coordinator_rig import monotonic, wall_clock
 from tests.sim.memory_api import Call, Fault, MemoryApi
 from tests.sim.memory_server import MemoryServer
 
 from taskmaster.api.models.workerpool import WorkerPoolStatus
 from taskmaster.coordinator.cache import Cache
-from taskmaster.coordinator.pods import WorkerPod
+from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.settings import from_environment
 from taskmaster.kube.api import MergePatch
@@ -398,6 +398,19 @@ async def test_problem_of_the_deployment_is_passed_on(rig: Rig) -> None:
         await asyncio.sleep(6)
         assert rig.ready() == ("False", "WorkersNotCreated")
         assert "exceeded quota" in rig.status()["conditions"][0]["message"]
+
+
+async def test_pod_that_does_not_start_is_named_with_its_reason(rig: Rig) -> None:
+    waiting = {"name": "runner", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+    stuck = worker_pod(pod_object("w0", status={"phase": "Pending", "containerStatuses": [waiting]}))
+    async with rig.running():
+        rig.create()
+        rig.create("other")
+        rig.cache.on_pods([Delta(None, stuck)])
+        await asyncio.sleep(6)
+        assert rig.ready() == ("False", "WorkersNotStarting")
+        assert "pod w0: container runner: ErrImagePull: no such image" in rig.status()["conditions"][0]["message"]
+        assert rig.ready("other") == ("False", "WorkersStarting")
 
 
 async def test_transition_time_moves_only_with_the_status(rig: Rig) -> None:

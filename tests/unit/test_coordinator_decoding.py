@@ -24,14 +24,16 @@ def read(status: dict[str, Any]) -> WorkerPod:
 
 def test_healthy_pod() -> None:
     assert read(containers(RUNNING)) == WorkerPod(
-        "uid-of-w", NAMESPACE, "w", leaving=False, over=False, agent_down=False
+        "uid-of-w", NAMESPACE, "w", leaving=False, over=False, agent_down=False, pool="pool"
     )
 
 
 def test_pod_without_a_status_is_only_starting() -> None:
     stored = pod_object("w")
     del stored["status"]
-    assert worker_pod(stored) == WorkerPod("uid-of-w", NAMESPACE, "w", leaving=False, over=False, agent_down=False)
+    assert worker_pod(stored) == WorkerPod(
+        "uid-of-w", NAMESPACE, "w", leaving=False, over=False, agent_down=False, pool="pool"
+    )
 
 
 def test_pod_being_deleted_is_leaving() -> None:
@@ -67,6 +69,36 @@ def test_pod_is_over_when_its_containers_have_ended_for_good(phase: str, over: b
 )
 def test_agent_is_down_between_its_end_and_its_restart(status: dict[str, Any], down: bool) -> None:
     assert read(status).agent_down is down
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        pytest.param(containers(RUNNING), "", id="none"),
+        pytest.param(containers({"waiting": {"reason": "ContainerCreating"}}), "", id="on-its-way"),
+        pytest.param(
+            containers({"waiting": {"reason": "ErrImagePull", "message": "no such image"}}, name="runner"),
+            "container runner: ErrImagePull: no such image",
+            id="image",
+        ),
+        pytest.param(
+            {"initContainerStatuses": containers({"waiting": {"reason": "CrashLoopBackOff"}})["containerStatuses"]},
+            "container agent: CrashLoopBackOff: ",
+            id="before-its-containers",
+        ),
+        pytest.param(
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes fit"}
+                ]
+            },
+            "Unschedulable: 0/1 nodes fit",
+            id="no-node",
+        ),
+    ],
+)
+def test_trouble_is_why_a_pod_does_not_start(status: dict[str, Any], trouble: str) -> None:
+    assert read(status).trouble == trouble
 
 
 def test_lease_of_a_living_worker() -> None:

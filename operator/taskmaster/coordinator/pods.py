@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from taskmaster.api.names import AGENT_CONTAINER
+from taskmaster.api.names import AGENT_CONTAINER, POOL_LABEL
+
+_ON_ITS_WAY = ("ContainerCreating", "PodInitializing")
+"""Reasons of waiting containers that are no trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class WorkerPod:
     """Its containers have ended for good."""
     agent_down: bool
     """Its agent container has ended and has not been started again yet."""
+    pool: str = ""
+    trouble: str = ""
+    """Why it does not start, as the kubelet or the scheduler says; empty if it does."""
 
 
 def worker_pod(obj: dict[str, Any]) -> WorkerPod:
@@ -40,7 +46,20 @@ def worker_pod(obj: dict[str, Any]) -> WorkerPod:
             container["name"] == AGENT_CONTAINER and _has_ended(container)
             for container in status.get("containerStatuses", ())
         ),
+        pool=metadata.get("labels", {}).get(POOL_LABEL, ""),
+        trouble=_trouble(status),
     )
+
+
+def _trouble(status: dict[str, Any]) -> str:
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}"
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = container.get("state", {}).get("waiting")
+        if waiting and waiting.get("reason", "") not in ("", *_ON_ITS_WAY):
+            return f"container {container['name']}: {waiting['reason']}: {waiting.get('message', '')}"
+    return ""
 
 
 def _has_ended(container: dict[str, Any]) -> bool:
