@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -168,7 +167,9 @@ class Lines:
             self._changed.wait_for(look, seconds)
             if found is None:
                 how = "ended" if self.ended else f"did not say it in {seconds:.0f} s"
-                raise CommandFailed(f"{self.command} {how}; its last lines:\n" + "\n".join(self.lines[-30:]))
+                raise CommandFailed(
+                    f"{self.command} {how}; its last lines:\n" + "\n".join(line[:200] for line in self.lines[-20:])
+                )
             return found
 
 
@@ -179,7 +180,6 @@ class History:
     source: Lines
     revisions: dict[str, list[Object | None]] = field(default_factory=dict)
     _read: int = 0
-    _document: deque[str] = field(default_factory=deque)
 
     def latest(self) -> dict[str, Object]:
         """The objects as they are now."""
@@ -210,15 +210,11 @@ class History:
         self.source.until(lambda lines: (self._take(lines), True), 5)
 
     def _take(self, lines: Sequence[str]) -> bool:
-        # kubectl prints each event as an indented document, whose last line is a brace at the margin.
-        news = False
+        # kubectl prints each event as a line of JSON.
         for line in lines[self._read :]:
-            self._document.append(line)
-            if line == "}":
-                event = json.loads("\n".join(self._document))
-                self._document.clear()
-                news = True
-                name = event["object"]["metadata"]["name"]
-                self.revisions.setdefault(name, []).append(None if event["type"] == "DELETED" else event["object"])
+            event = json.loads(line)
+            name = event["object"]["metadata"]["name"]
+            self.revisions.setdefault(name, []).append(None if event["type"] == "DELETED" else event["object"])
+        news = self._read < len(lines)
         self._read = len(lines)
         return news

@@ -1,0 +1,63 @@
+"""The last of all: nothing is left behind but CRDs and Tasks, and these wait for the next installation."""
+
+import json
+
+import pytest
+from tests.e2e.cluster import NAMESPACE, SYSTEM_NAMESPACE, Cluster, Object
+from tests.e2e.objects import phase, task
+from tests.e2e.release import Release
+
+pytestmark = pytest.mark.timeout(400)
+
+STAYING_KINDS = {"Task", "CustomResourceDefinition", "APIService", "Event", "Namespace"}
+"""What is meant to stay; what Kubernetes makes of it; what tells of the past; what Helm did not make."""
+
+
+def test_uninstalled_leaves_crds_and_tasks_which_the_next_release_runs(release: Release, cluster: Cluster) -> None:
+    cluster.delete("task/survivor", "task/late", "task/done")
+    cluster.apply(task("done", "true"), task("survivor", "sleep", "30"))
+    cluster.wait("jsonpath={.status.phase}=Running", "task/survivor")
+    (done,) = cluster.finished("done")
+    release.uninstall()
+    cluster.wait("delete", "pods", "-l", "app.kubernetes.io/name=taskmaster", seconds=120)
+    cluster.wait("delete", "pods", "-l", "app.kubernetes.io/name=taskmaster", namespace=SYSTEM_NAMESPACE, seconds=120)
+    with cluster.watching("leases") as watch:
+        watch.until(lambda leases: not leases, 60, "the end of the workers' Leases")
+    assert leftovers(cluster) == []
+    assert cluster.get("task/done")["status"] == done["status"]
+    cluster.apply(task("late", "true"))
+    assert phase(cluster.get("task/late")) == "Pending"
+
+    release.install()
+    late, survivor = cluster.finished("late", "survivor", seconds=120)
+    assert (phase(late), phase(survivor)) == ("Succeeded", "Succeeded")
+    assert survivor["status"].get("failures", 0) == 0
+    assert cluster.get("task/done")["status"] == done["status"]
+
+
+def leftovers(cluster: Cluster) -> list[str]:
+    """Everything in the cluster with our name in it that should not be there."""
+    kinds = cluster.kubectl("api-resources", "--verbs=list", "-o", "name").split()
+    found = json.loads(cluster.kubectl("get", ",".join(kinds), "-A", "-o", "json", seconds=120))["items"]
+    return sorted({shown(each) for each in found if ours(each) and each["kind"] not in STAYING_KINDS})
+
+
+def ours(obj: Object) -> bool:
+    """Whether an object is of the release, or of something that the operator made."""
+    metadata = obj["metadata"]
+    words = [metadata["name"], *metadata.get("labels", {}).keys(), *metadata.get("labels", {}).values()]
+    owners = [owner["apiVersion"] for owner in metadata.get("ownerReferences", ())]
+    return "taskmaster" in " ".join([*words, *owners]) and "taskmaster-test-" not in metadata["name"]
+
+
+def shown(obj: Object) -> str:
+    """Name an object for a message."""
+    metadata = obj["metadata"]
+    return f"{obj['kind']} {metadata.get('namespace', '-')}/{metadata['name']}"
+
+
+def test_examples_run_after_all(cluster: Cluster) -> None:
+    cluster.delete("task/again", namespace=NAMESPACE)
+    cluster.apply(task("again", "true"))
+    (again,) = cluster.finished("again")
+    assert phase(again) == "Succeeded"
