@@ -20,6 +20,7 @@ from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.settings import from_environment
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Forbidden, ServerError, Unanswered, Unprocessable
+from taskmaster.kube.informer import Delta
 from taskmaster.kube.resource import (
     CLUSTERROLES,
     DEPLOYMENTS,
