@@ -284,6 +284,24 @@ async def test_deleted_while_its_assignment_is_on_its_way(cluster: Cluster) -> N
         }
 
 
+async def test_deleted_tasks_leave_nothing_behind(cluster: Cluster) -> None:
+    coordinator = Coordinator(cluster)
+    Worker(cluster, "w", slots=1)
+    async with coordinator.leading():
+        for name in ("running", "waiting", "next"):
+            cluster.submit(name)
+            await asyncio.sleep(0.1)
+        cluster.delete("waiting")
+        cluster.delete("running")
+        await asyncio.sleep(0.1)
+        assert cluster.phases() == {"next": "Assigned"}
+        cluster.delete("next")
+        await asyncio.sleep(0.1)
+        cache = coordinator.cache
+        assert (cache.tasks, cache.assumed, +cache.counts) == ({}, 0, {})
+        assert len(cache.tenants["team-a"].backlog) == 0
+
+
 async def test_recreated_under_its_name_is_another_task(cluster: Cluster) -> None:
     coordinator = Coordinator(cluster)
     Worker(cluster, "w", slots=1)

@@ -388,8 +388,10 @@ def test_only_a_pending_task_can_be_assigned(phase: str) -> None:
 
 @pytest.mark.parametrize("known", [held_task(status={"phase": "Succeeded"}), held_task(status={"phase": "Failed"})])
 def test_finished_task_cannot_be_requeued(known: Task) -> None:
-    with pytest.raises(IllegalMove):
-        patches.requeue(known, LOST, Again(0.0, Spent()))
+    for decision in (Again(0.0, Spent()), Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent())):
+        if decision != Finish(known.phase, EndReason.BUDGET_EXHAUSTED, Spent()):
+            with pytest.raises(IllegalMove):
+                patches.requeue(known, LOST, decision)
 
 
 def test_task_that_nothing_holds_cannot_be_requeued() -> None:

@@ -92,6 +92,13 @@ def test_when_most_seem_dead_they_get_one_more_duration() -> None:
     assert sorted(made.expired(now=90)) == ["a", "b", "c"]
 
 
+def test_breaker_works_from_three_workers_on() -> None:
+    made = pulses(*"abc")
+    renew(made, "c", now=40)
+    assert made.expired(now=45) == []
+    assert sorted(made.expired(now=90)) == ["a", "b"]
+
+
 def test_last_chance_is_kept_when_some_of_them_return() -> None:
     made = pulses(*"abcd")
     assert made.expired(now=45) == []
@@ -114,6 +121,17 @@ def test_most_dying_one_after_the_other_is_seen_as_well() -> None:
     assert len(declared) == 5
     declared += made.expired(now=200)
     assert sorted(declared) == names
+
+
+def test_worker_that_returned_and_left_in_good_order_is_no_loss() -> None:
+    made = pulses(*"abc")
+    renew(made, "b", "c", now=44)
+    assert made.expired(now=45) == ["a"]
+    made.forget("a")
+    renew(made, "a", now=50)
+    made.forget("a")  # drained
+    renew(made, "c", now=80)
+    assert made.expired(now=89.5) == ["b"]
 
 
 def test_losses_of_long_ago_do_not_count() -> None:
