@@ -1,5 +1,6 @@
 """The operator does not work against CRDs that are older than it needs, and never makes newer ones older."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,16 @@ async def test_packaged_crds_are_installed_upgraded_and_never_made_older(server:
     assert await crds.trouble(api) == ""
     newer = server.read(CRDS, None, "workerpools.taskmaster.dev")
     assert newer["metadata"]["annotations"][names.SCHEMA_REVISION_ANNOTATION] == "99"
+
+
+async def test_waiting_reports_the_problem_until_somebody_mends_it(server: MemoryServer) -> None:
+    said: list[str] = []
+    api = MemoryApi(server, faults=lambda call: None if said else Fault(before=Unanswered("reset")))
+    waiting = asyncio.create_task(crds.wait(api, said.append))
+    await asyncio.sleep(6)
+    assert "cannot read the CRDs" in said[0]
+    assert "not installed" in said[1]
+    install(server)
+    await asyncio.sleep(6)
+    assert waiting.done()
+    assert said[-1] == ""

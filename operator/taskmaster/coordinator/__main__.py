@@ -62,6 +62,9 @@ async def run(settings: Settings) -> None:
         )
         while not stopping.is_set():
             health.report("election")
+            # Before the election: a rollout onto too old CRDs stands still, and the operators before it go on.
+            if not await _until(stopping, crds.wait(api, lambda problem: health.report("crds", problem))):
+                break
             if not await _until(stopping, elector.acquire()):
                 break
             leading.set(1)

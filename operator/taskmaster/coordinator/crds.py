@@ -6,18 +6,23 @@ it, the operator must not work against a schema that drops its fields.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import yaml
 
 from taskmaster.api import names
 from taskmaster.kube.api import Api, ApplyPatch, Object
-from taskmaster.kube.errors import Forbidden, NotFound
+from taskmaster.kube.errors import ApiError, Forbidden, NotFound
 from taskmaster.kube.resource import CRDS
 
 logger = logging.getLogger(__name__)
+
+CHECK_SECONDS: Final = 5.0
+"""Between two looks at CRDs that will not do."""
 
 PLURALS = ("tasks", "workerpools")
 REMEDY = (
@@ -41,6 +46,20 @@ async def trouble(api: Api) -> str:
         if not found.isdecimal() or int(found) < names.SCHEMA_REVISION:
             return f"the CRD {name} has schema revision {found} and {names.SCHEMA_REVISION} is needed: {REMEDY}"
     return ""
+
+
+async def wait(api: Api, report: Callable[[str], None]) -> None:
+    """Return when the installed CRDs will do; report what is wrong with them until then, and an empty text at last."""
+    while True:
+        try:
+            problem = await trouble(api)
+        except ApiError as error:
+            problem = f"cannot read the CRDs: {error}"
+        report(problem)
+        if not problem:
+            return
+        logger.error("the installed CRDs will not do", extra={"problem": problem})
+        await asyncio.sleep(CHECK_SECONDS)
 
 
 def read(directory: Path) -> list[Object]:

@@ -29,14 +29,12 @@ from taskmaster.core.task import Task
 from taskmaster.kube.api import Api
 from taskmaster.kube.dispatcher import Dispatcher
 from taskmaster.kube.election import LeaderElector
-from taskmaster.kube.errors import ApiError
 from taskmaster.kube.informer import Informer
 from taskmaster.kube.observer import Observer
 from taskmaster.kube.resource import LEASES, PODS, TASKS
 
 logger = logging.getLogger(__name__)
 
-CRD_CHECK_SECONDS: Final = 5.0
 HEALTH_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 1.0
 """How long writes under way may take to be answered when the term ends."""
@@ -97,7 +95,8 @@ class Term:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_health())
-                await self._wait_for_crds()
+                # Somebody may have replaced them while we stood by.
+                await crds.wait(self._api, lambda problem: self._health.report("crds", problem))
                 # Workers first: when the first Tasks arrive, their holders should be known.
                 for name in ("pods", "leases", "tasks"):
                     for informer in self._informers[name]:
@@ -115,24 +114,12 @@ class Term:
         finally:
             self._state.cache = None
             self._state.watch_ages = dict
-            for name in ("crds", "kopf", *self._informers):
+            for name in ("kopf", *self._informers):
                 self._health.forget(name)
 
     async def stop(self) -> None:
         """Let the writes under way be answered, before the term is cancelled."""
         await asyncio.gather(self._assigner.drain(DRAIN_SECONDS), self._cleaner.drain(DRAIN_SECONDS))
-
-    async def _wait_for_crds(self) -> None:
-        while True:
-            try:
-                problem = await crds.trouble(self._api)
-            except ApiError as error:
-                problem = f"cannot read the CRDs: {error}"
-            self._health.report("crds", problem)
-            if not problem:
-                return
-            logger.error("the installed CRDs will not do", extra={"problem": problem})
-            await asyncio.sleep(CRD_CHECK_SECONDS)
 
     async def _wait_until_synced(self) -> None:
         for informers in self._informers.values():
