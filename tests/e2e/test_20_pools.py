@@ -85,22 +85,25 @@ def test_pool_with_a_volume_that_is_ours_is_refused_by_a_condition(cluster: Clus
 
 
 def test_pool_brings_what_its_namespace_needs_and_takes_it_along(cluster: Cluster, tenant: str) -> None:
-    owned = (f"serviceaccount/{SHARED}", f"rolebinding/{SHARED}", "deployment/own-worker")
+    of_pool, of_release = ("WorkerPool", "own"), ("ClusterRole", "taskmaster-worker")
+    owned = {
+        f"serviceaccount/{SHARED}": of_release,
+        f"rolebinding/{SHARED}": of_release,
+        "deployment/own-worker": of_pool,
+    }
     cluster.apply(pool("own", replicas=1, slots=1), namespace=tenant)
     has_workers(cluster, 1, slots=1, name="wp/own", namespace=tenant)
-    for each in owned:
-        found = cluster.get(each, namespace=tenant)
-        assert [(owner["kind"], owner["name"]) for owner in found["metadata"]["ownerReferences"]] == [
-            ("WorkerPool", "own")
-        ]
-        assert "finalizers" not in found["metadata"]
+    for name, owner in owned.items():
+        metadata = cluster.get(name, namespace=tenant)["metadata"]
+        assert [(each["kind"], each["name"]) for each in metadata["ownerReferences"]] == [owner]
+        assert "finalizers" not in metadata
     cluster.apply(task("local", "true"), namespace=tenant)
     (ended,) = cluster.finished("local", namespace=tenant)
     assert phase(ended) == "Succeeded"
     assert re.match(r"own-worker-", ended["status"]["assignment"]["worker"])
     cluster.delete("wp/own", namespace=tenant)
-    cluster.wait("delete", *owned, namespace=tenant)
     cluster.wait("delete", "pods,leases", "-l", "taskmaster.dev/pool=own", namespace=tenant)
+    cluster.wait("delete", *owned, namespace=tenant)
     # Without a pool a Task waits, and the finished one stays.
     assert is_finished(cluster.get("task/local", namespace=tenant))
 

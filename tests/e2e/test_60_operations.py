@@ -28,7 +28,7 @@ def test_new_operator_with_old_crds_is_not_ready_and_the_old_one_goes_on(release
             newcomer = started(pods, known)[0]
             problem = crd_problem(cluster, newcomer)
             assert "tasks.taskmaster.dev" in problem
-            assert "kubectl apply --server-side -f crds/" in problem
+            assert "kubectl apply --server-side --force-conflicts -f crds/" in problem
             # The rollout stands still, so the old operators are there and lead.
             cluster.delete("task/meanwhile")
             cluster.apply(task("meanwhile", "true"))
