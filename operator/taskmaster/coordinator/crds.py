@@ -24,9 +24,12 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 5.0
 """Between two looks at CRDs that will not do."""
 
+FIELD_MANAGER: Final = "helm"
+"""Helm's own: it applies the CRDs at each installation, and would meet another manager's fields as conflicts."""
+
 PLURALS = ("tasks", "workerpools")
 REMEDY = (
-    "run `kubectl apply --server-side --force-conflicts -f crds/` from the release's sources, "
+    "run `kubectl apply --server-side --force-conflicts --field-manager=helm -f crds/` from the release's sources, "
     "or `helm upgrade` with its hooks enabled"
 )
 
@@ -81,6 +84,6 @@ async def apply(api: Api, crds: Sequence[Object]) -> list[str]:
         if revision.isdecimal() and int(revision) > ours:
             logger.info("CRD is newer than ours, left alone", extra={"crd": name, "revision": revision})
             continue
-        await api.patch(CRDS, None, name, ApplyPatch(crd, "taskmaster-crds"))
+        await api.patch(CRDS, None, name, ApplyPatch(crd, FIELD_MANAGER))
         applied.append(name)
     return applied
