@@ -28,7 +28,7 @@ def test_new_operator_with_old_crds_is_not_ready_and_the_old_one_goes_on(release
             newcomer = started(pods, known)[0]
             problem = crd_problem(cluster, newcomer)
             assert "tasks.taskmaster.dev" in problem
-            assert "kubectl apply --server-side --force-conflicts -f crds/" in problem
+            assert "kubectl apply --server-side --force-conflicts --field-manager=helm -f crds/" in problem
             # The rollout stands still, so the old operators are there and lead.
             cluster.delete("task/meanwhile")
             cluster.apply(task("meanwhile", "true"))
@@ -48,7 +48,9 @@ def test_new_operator_with_old_crds_is_not_ready_and_the_old_one_goes_on(release
 def test_upgrade_hook_applies_the_crds(release: Release, cluster: Cluster) -> None:
     cluster.kubectl("annotate", CRD, f"{REVISION}=0", "--overwrite")
     release.install()
-    assert cluster.get(CRD)["metadata"]["annotations"][REVISION] == "1"
+    metadata = cluster.get(CRD, "--show-managed-fields")["metadata"]
+    assert metadata["annotations"][REVISION] == "1"
+    assert {each["manager"] for each in metadata["managedFields"] if each["operation"] == "Apply"} == {"helm"}
 
 
 def test_health_says_which_parts_are_well(release: Release, cluster: Cluster) -> None:

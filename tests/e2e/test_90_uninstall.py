@@ -1,6 +1,9 @@
 """The last of all: nothing is left behind but CRDs and Tasks, and these wait for the next installation."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.e2e.cluster import SYSTEM_NAMESPACE, Cluster, Object
@@ -9,11 +12,16 @@ from tests.e2e.release import Release
 
 pytestmark = pytest.mark.timeout(400)
 
+NEWS = "A unit of work, newly described"
 STAYING_KINDS = {"Task", "CustomResourceDefinition", "APIService", "Event", "Namespace"}
 """What is meant to stay; what Kubernetes makes of it; what tells of the past; what Helm did not make."""
 
 
-def test_uninstalled_leaves_crds_and_tasks_which_the_next_release_runs(release: Release, cluster: Cluster) -> None:
+def test_uninstalled_leaves_crds_and_tasks_which_the_next_release_runs(
+    release: Release, cluster: Cluster, tmp_path: Path
+) -> None:
+    # An upgrade first, whose hook writes the CRDs that the next release will meet.
+    release.install()
     cluster.delete("task/survivor", "task/late", "task/done")
     cluster.apply(task("done", "true"), task("survivor", "sleep", "30"))
     cluster.wait("jsonpath={.status.phase}=Running", "task/survivor")
@@ -28,11 +36,22 @@ def test_uninstalled_leaves_crds_and_tasks_which_the_next_release_runs(release: 
     cluster.apply(task("late", "true"))
     assert phase(cluster.get("task/late")) == "Pending"
 
-    release.install()
+    later_release(release, tmp_path / "chart").install()
+    assert NEWS in cluster.kubectl("explain", "task")
     late, survivor = cluster.finished("late", "survivor", seconds=120)
     assert (phase(late), phase(survivor)) == ("Succeeded", "Succeeded")
     assert survivor["status"].get("failures", 0) == 0
     assert cluster.get("task/done")["status"] == done["status"]
+
+
+def later_release(release: Release, chart: Path) -> Release:
+    """The same with CRDs that are not quite the same."""
+    shutil.copytree(release.chart, chart)
+    crd = chart / "crds" / "tasks.yaml"
+    before = crd.read_text()
+    crd.write_text(before.replace("One unit of work", NEWS))
+    assert crd.read_text() != before
+    return replace(release, chart=chart)
 
 
 def leftovers(cluster: Cluster) -> list[str]:
