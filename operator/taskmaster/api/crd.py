@@ -34,6 +34,8 @@ def task_crd() -> dict[str, Any]:
     status = structural_schema(TaskStatus)
     status["default"] = {"phase": "Pending", "attempt": 0}
     status["x-kubernetes-validations"] = status_rules()
+    # Only we write it, so nobody needs to know who owns which part: that account would cost a quarter of each write.
+    status["x-kubernetes-map-type"] = "atomic"
     return _crd(
         kind="Task",
         plural="tasks",

@@ -30,8 +30,8 @@ def field_names(model: type[TaskSpec] | type[TaskStatus] | type[Run]) -> list[st
 
 
 def unchanged(path: str) -> str:
-    """Return CEL saying that an optional field is the same in `self` and `oldSelf`."""
-    new, old = f"self.{path}", f"oldSelf.{path}"
+    """Return CEL saying that an optional field, such as `self.reason`, is the same as it was."""
+    new, old = path, path.replace("self", "oldSelf", 1)
     return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
 
@@ -86,24 +86,43 @@ def status_rules() -> list[Rule]:
             if phase not in TERMINAL
         ),
     ]
-    rules.extend(
-        {
-            "rule": f"!(oldSelf.phase in [{terminal}]) || ({unchanged(name)})",
-            "message": f"a finished Task is final: status.{name} cannot be changed",
-        }
-        for name in field_names(TaskStatus)
-        if name not in ALWAYS_MUTABLE_STATUS_FIELDS + FREE_FORM_STATUS_FIELDS
+    frozen = [
+        name for name in field_names(TaskStatus) if name not in ALWAYS_MUTABLE_STATUS_FIELDS + FREE_FORM_STATUS_FIELDS
+    ]
+    rules.append(
+        _frozen(
+            "self",
+            frozen,
+            unless=f"!(oldSelf.phase in [{terminal}])",
+            message="'a finished Task is final: status.%s cannot be changed'",
+        )
     )
     return rules
 
 
 def task_rules() -> list[Rule]:
     """Rules at the root of a Task: they compare the spec with the status."""
+    frozen = [name for name in field_names(TaskSpec) if name not in ALWAYS_MUTABLE_SPEC_FIELDS]
     return [
-        {
-            "rule": f"!has(oldSelf.status) || oldSelf.status.attempt == 0 || ({unchanged(f'spec.{name}')})",
-            "message": f"spec.{name} cannot be changed after the Task was first assigned; create a new Task instead",
-        }
-        for name in field_names(TaskSpec)
-        if name not in ALWAYS_MUTABLE_SPEC_FIELDS
+        _frozen(
+            "self.spec",
+            frozen,
+            unless="!has(oldSelf.status) || oldSelf.status.attempt == 0",
+            message="'spec.%s cannot be changed after the Task was first assigned; create a new Task instead'",
+        )
     ]
+
+
+def _frozen(path: str, fields: list[str], *, unless: str, message: str) -> Rule:
+    """Return one rule for many fields, whose message names the first that was changed.
+
+    One, because each rule at the root costs the API server about 0.1 ms of every write.
+    """
+    same = {field: f"({unchanged(f'{path}.{field}')})" for field in fields}
+    *others, last = fields
+    changed = "".join(f"!{same[field]} ? '{field}' : " for field in others) + f"'{last}'"
+    before, after = message.split("%s")
+    return {
+        "rule": f"{unless} || ({' && '.join(same.values())})",
+        "messageExpression": f"{before}' + ({changed}) + '{after}",
+    }
