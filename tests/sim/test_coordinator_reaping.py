@@ -232,6 +232,7 @@ async def test_nobody_is_judged_while_the_api_server_is_away_and_all_get_a_full_
         coordinator.disconnect()
         worker.stop()  # it cannot renew either
         await asyncio.sleep(600)
+        assert coordinator.sent("get", "leases") == []
         coordinator.reconnect()
         back = wall_clock()
         took = await until(lambda: losses(cluster) == 1, within=120)
