@@ -64,11 +64,15 @@ class Cluster:
                 if len(seen) >= count:
                     return
 
-    async def watch_tasks(self) -> AsyncIterator[WatchEvent]:
-        """Return the events of Tasks from the moment of the call on."""
+    async def watch_succeeded(self) -> AsyncIterator[WatchEvent]:
+        """Return events from the moment of the call on: ADDED when a Task succeeds, DELETED when it goes."""
         listed = await self.api.list(TASKS, namespace=self.namespace, limit=1)
         return self.api.watch(
-            TASKS, namespace=self.namespace, resource_version=listed.resource_version, timeout_seconds=900
+            TASKS,
+            namespace=self.namespace,
+            field_selector="status.phase=Succeeded",
+            resource_version=listed.resource_version,
+            timeout_seconds=900,
         )
 
     async def set_message(self, name: str, message: str) -> None:
