@@ -8,6 +8,7 @@ has been there. No metric carries a Task's name.
 from __future__ import annotations
 
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -18,10 +19,15 @@ from prometheus_client.registry import Collector
 
 from taskmaster.coordinator.cache import Cache
 from taskmaster.core.phase import Phase
-from taskmaster.core.task import Task
+from taskmaster.core.task import DEFAULT_QUEUE, Task
 
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 DURATION_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
+
+
+def queue_label(queue: str) -> str:
+    """Return what a queue is called in labels: a name that nobody has created must not make a time series."""
+    return queue if queue == DEFAULT_QUEUE else "(unknown)"
 
 
 class RequestMetrics:
@@ -124,23 +130,23 @@ class TaskMetrics:
             times = self._tasks[new.uid] = _Times(now if fresh else None)
         if new.attempt > times.attempt:
             if times.seen is not None and times.attempt == 0 and new.attempt == 1:
-                self._queue_wait.labels(new.queue).observe(now - times.seen)
+                self._queue_wait.labels(queue_label(new.queue)).observe(now - times.seen)
             times.attempt = new.attempt
             times.assigned = now if new.phase is Phase.ASSIGNED else None
         if old is None or (old.phase, old.attempt) != (new.phase, new.attempt):
-            self._transitions.labels(new.queue, new.phase, new.reason).inc()
+            self._transitions.labels(queue_label(new.queue), new.phase, new.reason).inc()
             if new.finished and old is not None:
                 self._finished(new, times, now)
 
     def _finished(self, task: Task, times: _Times, now: float) -> None:
         self._tasks.pop(task.uid, None)
         if times.seen is not None:
-            self._end_to_end.labels(task.queue).observe(now - times.seen)
+            self._end_to_end.labels(queue_label(task.queue)).observe(now - times.seen)
         if task.started is not None and task.completed is not None:
             ran = max(0.0, task.completed - task.started)
-            self._run_duration.labels(task.queue).observe(ran)
+            self._run_duration.labels(queue_label(task.queue)).observe(ran)
             if times.assigned is not None:
-                self._start_latency.labels(task.queue).observe(max(0.0, now - times.assigned - ran))
+                self._start_latency.labels(queue_label(task.queue)).observe(max(0.0, now - times.assigned - ran))
 
 
 class StateCollector(Collector):
@@ -162,8 +168,11 @@ class StateCollector(Collector):
         workers = GaugeMetricFamily("taskmaster_workers", "Registered workers.", labels=["namespace", "pool", "state"])
         slots = GaugeMetricFamily("taskmaster_slots", "Slots of workers.", labels=["namespace", "pool", "state"])
         if self.cache is not None:
+            by_label: Tally[tuple[str, str]] = Tally()
             for (queue, phase), count in self.cache.counts.items():
-                tasks.add_metric([queue, phase], count)
+                by_label[queue_label(queue), phase] += count
+            for label, count in by_label.items():
+                tasks.add_metric(list(label), count)
             for labels, count in _worker_counts(self.cache).items():
                 workers.add_metric(list(labels), count)
             for labels, count in _slot_counts(self.cache).items():
