@@ -69,9 +69,12 @@ def test_killed_workers_lose_nothing(cluster: Cluster, node: Node, tenant: str) 
         assert_one_terminal_record(watch.revisions[name])
         status = task["status"]
         assert status.get("failures", 0) == 0
-        assert status.get("workerLosses", 0) == status["attempt"] - 1
         assert [each["attempt"] for each in attempts(task)] == list(range(1, status["attempt"] + 1))
-        assert [each["outcome"] for each in attempts(task)] == ["WorkerLost"] * (status["attempt"] - 1) + ["Succeeded"]
+        *earlier, last_outcome = (each["outcome"] for each in attempts(task))
+        assert last_outcome == "Succeeded"
+        # A worker whose runner was killed gives back unstarted what was on its way to it.
+        assert set(earlier) <= {"WorkerLost", "Released"}
+        assert status.get("workerLosses", 0) == earlier.count("WorkerLost")
         assert status["logTail"] == "done\n"
     losses = sum(task["status"].get("workerLosses", 0) for task in ended.values())
     # Each kill hit a worker with Tasks; the first ones hit full workers.
