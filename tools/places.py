@@ -101,7 +101,8 @@ class LocalCluster:
 
     def build(self, image: Image) -> str:
         """Build with buildah, on a base image made of Debian packages."""
-        reference = image.reference
+        # With a registry's part: without one every program completes the name in its own way.
+        reference = f"localhost/{image.reference}"
         command = [*_localcluster(), "image", "build", "--tag", reference]
         command += ["--file", image.dockerfile, "--context", str(REPOSITORY), "--input", *image.inputs]
         read(command, timeout=15 * MINUTE)

@@ -451,17 +451,14 @@ class TestImages:
         images.prune(tmp_path, "app:3", keep=2)
         assert sorted(path.stem for path in tmp_path.glob("*.tar")) == ["key1", "key2", "key3"]
 
-    @pytest.mark.parametrize(
-        ("short", "full"),
-        [
-            ("app:1", "docker.io/library/app:1"),
-            ("team/app:1", "docker.io/team/app:1"),
-            ("localhost/app:1", "localhost/app:1"),
-            ("registry:5000/app:1", "registry:5000/app:1"),
-        ],
-    )
-    def test_short_names_are_completed_as_kubernetes_does(self, short: str, full: str) -> None:
-        assert containerd.canonical(short) == full
+    @pytest.mark.parametrize("name", ["localhost/app:1", "registry:5000/app:1", "registry.example/team/app:1"])
+    def test_names_with_a_registry_are_used_as_they_are(self, name: str) -> None:
+        assert containerd.qualified(name) == name
+
+    @pytest.mark.parametrize("name", ["app:1", "team/app:1"])
+    def test_names_without_a_registry_are_refused_with_a_better_one(self, name: str) -> None:
+        with pytest.raises(LocalClusterError, match=f"localhost/{name}"):
+            containerd.qualified(name)
 
     def test_archive_of_one_file_is_the_same_every_time(self, tmp_path: Path) -> None:
         (tmp_path / "binary").write_bytes(b"\x7fELF")

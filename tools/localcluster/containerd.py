@@ -124,15 +124,19 @@ def labelled(init: int) -> set[str]:
 
 def label(init: int, reference: str, key: str) -> None:
     """Remember from which archive an image came."""
-    run([*_inside(init), *_ctr(), "images", "label", canonical(reference), f"{LABEL}={key}"], timeout=60)
+    run([*_inside(init), *_ctr(), "images", "label", qualified(reference), f"{LABEL}={key}"], timeout=60)
 
 
-def canonical(reference: str) -> str:
-    """Return an image's full name, as Docker and Kubernetes complete short ones."""
+def qualified(reference: str) -> str:
+    """Return an image's name if it says where the image is from.
+
+    Raises:
+        LocalClusterError: it leaves that to be completed, which containerd does not do.
+    """
     first, slash, _ = reference.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return reference
-    return f"docker.io/{reference}" if slash else f"docker.io/library/{reference}"
+    raise LocalClusterError(f"the image {reference} has no registry in its name: call it localhost/{reference}")
 
 
 def load(init: int, path: Path) -> None:
