@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import harmonic_mean, median, quantiles
 
 from bench.cluster import Cluster, latencies, rate
 from taskmaster.api.times import from_wire
@@ -43,6 +43,21 @@ async def raw(cluster: Cluster, count: int) -> Raw:
     deleted = await rate((api.delete(TASKS, namespace, name) for name in names), concurrency=CONCURRENCY)
     await rate((api.delete(TASKS, namespace, name) for name in singles), concurrency=CONCURRENCY)
     return Raw(created, patched, deleted, median(create_times), median(patch_times))
+
+
+def mean(one: Raw, other: Raw) -> Raw:
+    """Return what lies between two measurements: rates by their harmonic mean, latencies by the usual one."""
+
+    def rate(name: str) -> float:
+        return float(harmonic_mean([getattr(one, name), getattr(other, name)]))
+
+    return Raw(
+        rate("create_rate"),
+        rate("patch_rate"),
+        rate("delete_rate"),
+        (one.create_p50 + other.create_p50) / 2,
+        (one.patch_p50 + other.patch_p50) / 2,
+    )
 
 
 @dataclass(frozen=True)
