@@ -14,14 +14,13 @@ from typing import Final
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.writes import status_write
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import PendingReason
 from taskmaster.core.task import DEFAULT_QUEUE, Instant, Task
-from taskmaster.kube.api import JsonPatch
-from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import NotFound, Unprocessable
-from taskmaster.kube.resource import TASKS
 
 NO_WORKER_SECONDS: Final = 5.0
 """How long a Task waits before it is said that no worker is there: workers may just be starting."""
@@ -150,17 +149,7 @@ class Explainer:
             if outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound):
                 self._again.add(task.uid)
 
-        self._dispatcher.submit(
-            Write(
-                key=task.uid,
-                resource=TASKS,
-                namespace=task.namespace,
-                name=task.name,
-                patch=JsonPatch(patch),
-                subresource="status",
-                done=done,
-            )
-        )
+        self._dispatcher.submit(status_write(task, patch, done))
 
 
 def _no_queue(queue: str) -> str:

@@ -22,15 +22,16 @@ from taskmaster.api import names, patches
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.leases import WorkerLease, worker_lease
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
+from taskmaster.coordinator.writes import status_write
 from taskmaster.core.liveness import Pulses
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome as AttemptOutcome
 from taskmaster.core.retry import next_attempt
 from taskmaster.core.task import Instant, Task
-from taskmaster.kube.api import Api, JsonPatch, MergePatch, Object
-from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.api import Api, MergePatch, Object
+from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import ApiError, Conflict, NotFound, Unprocessable
-from taskmaster.kube.resource import LEASES, PODS, TASKS
+from taskmaster.kube.resource import LEASES, PODS
 
 logger = logging.getLogger(__name__)
 
@@ -276,14 +277,4 @@ class Reaper:
             if outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound):
                 self._requeued.pop(task.uid, None)
 
-        self._dispatcher.submit(
-            Write(
-                key=task.uid,
-                resource=TASKS,
-                namespace=task.namespace,
-                name=task.name,
-                patch=JsonPatch(patches.requeue(task, ended, decision)),
-                subresource="status",
-                done=done,
-            )
-        )
+        self._dispatcher.submit(status_write(task, patches.requeue(task, ended, decision), done))

@@ -15,12 +15,11 @@ from typing import Final
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.writes import status_write
 from taskmaster.core.assignment import Assignment, assign
 from taskmaster.core.task import Instant
-from taskmaster.kube.api import JsonPatch
-from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import ServerError, Unanswered
-from taskmaster.kube.resource import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +95,4 @@ class Scheduler:
                 in_doubt = isinstance(outcome.error, Unanswered | ServerError)
                 self._cache.forget(task, retry_after=RETRY_AFTER_FAILURE, in_doubt=in_doubt)
 
-        self._dispatcher.submit(
-            Write(
-                key=task.uid,
-                resource=TASKS,
-                namespace=task.namespace,
-                name=task.name,
-                patch=JsonPatch(patches.assign(task, decision.worker, now=now)),
-                subresource="status",
-                done=done,
-            )
-        )
+        self._dispatcher.submit(status_write(task, patches.assign(task, decision.worker, now=now), done))
