@@ -23,6 +23,7 @@ from taskmaster.api.times import to_wire
 from taskmaster.coordinator import worker_objects
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.settings import Settings
+from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.task import Instant
 from taskmaster.kube.api import Api, ApplyPatch, MergePatch
 from taskmaster.kube.errors import ApiError, NotFound
@@ -104,12 +105,7 @@ class PoolController:
         """Put right what changed, and look at every status each five seconds, until cancelled."""
         next_look = self._clock() + STATUS_SECONDS
         while True:
-            try:
-                async with asyncio.timeout(max(0.0, next_look - self._clock())):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await changed_or_due(self._changed, max(0.0, next_look - self._clock()))
             dirty, self._dirty = self._dirty, set()
             if not self._may_write():
                 self._dirty |= dirty

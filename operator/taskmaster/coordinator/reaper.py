@@ -22,6 +22,7 @@ from taskmaster.api import names, patches
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.leases import WorkerLease, worker_lease
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
+from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.coordinator.writes import status_write
 from taskmaster.core.liveness import Pulses
 from taskmaster.core.reason import EndReason
@@ -84,12 +85,7 @@ class Reaper:
     async def run(self) -> None:
         """Judge and reap until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await changed_or_due(self._changed, TICK_SECONDS)
             if self._ready():
                 await self.step()
 

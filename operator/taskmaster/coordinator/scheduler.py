@@ -15,6 +15,7 @@ from typing import Final
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.coordinator.writes import status_write
 from taskmaster.core.assignment import Assignment, assign
 from taskmaster.core.task import Instant
@@ -56,12 +57,7 @@ class Scheduler:
         """Run cycles until cancelled."""
         while True:
             due = self.cycle()
-            try:
-                async with asyncio.timeout(due):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await changed_or_due(self._changed, due)
 
     def cycle(self) -> float | None:
         """Decide and dispatch all that fits now; return the seconds until a delayed Task becomes due."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.task import Instant, Task
 from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
@@ -48,12 +49,7 @@ class TtlController:
         """Delete until cancelled."""
         while True:
             due = self.step()
-            try:
-                async with asyncio.timeout(due):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+            await changed_or_due(self._changed, due)
 
     def step(self) -> float | None:
         """Dispatch the deletes that are due; return the seconds until the next one."""
