@@ -1,16 +1,16 @@
 """What the agent and the runner say to each other, one type per frame.
 
 The agent's first frame is `hello`; the runner ends whatever is left of an earlier connection and then answers with its
-own. Every `start` is answered by at most one `started` and exactly one `exit`, unless the connection ends first. The
-types are for readers and for mypy; `parse_start` is the only check at run time that the runner makes, since the peer is
-our own agent: a frame of the wrong shape is an error of ours, not of a user.
+own. Every `start` is answered by at most one `started` and exactly one `exit`, unless the connection ends first;
+between those come any number of `progress` and `checkpoint` and at most one `stalled`. The types are for readers and for
+mypy; what is checked at run time is in `parsing`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class AgentHello(TypedDict):
@@ -62,7 +62,7 @@ class Run(TypedDict, total=False):
 
 
 class Start(TypedDict):
-    """Start an attempt; `id` is `<uid>/<attempt>`."""
+    """Start an attempt; `id` is `<uid>/<attempt>`, `checkpoint` the data of the last one of this run of the Task."""
 
     type: Literal["start"]
     id: str
@@ -70,6 +70,10 @@ class Start(TypedDict):
     run: Run
     env: NotRequired[dict[str, str]]
     workingDir: NotRequired[str]
+    checkpoint: NotRequired[Any]
+    dependencies: NotRequired[dict[str, Any]]
+    memoryBytes: NotRequired[int]
+    stallSeconds: NotRequired[int]
 
 
 class Stop(TypedDict):
@@ -80,6 +84,15 @@ class Stop(TypedDict):
     graceSeconds: float
 
 
+class Checkpointed(TypedDict):
+    """The checkpoint with this sequence is in the API server or, with `error`, will not be."""
+
+    type: Literal["checkpointed"]
+    id: str
+    sequence: int
+    error: NotRequired[str]
+
+
 class Started(TypedDict):
     """The task's process exists (it may still turn out not to be executable)."""
 
@@ -88,16 +101,59 @@ class Started(TypedDict):
     startTime: str
 
 
+class ProgressValue(TypedDict, total=False):
+    """How far a task says it is: integers from 0 to 2^53 - 1, and safe text of at most 256 characters."""
+
+    current: int
+    total: int
+    message: str
+
+
+class Progress(TypedDict):
+    """The latest progress, at most four a second; the last one always comes before `exit`."""
+
+    type: Literal["progress"]
+    id: str
+    progress: ProgressValue
+
+
+class Checkpoint(TypedDict):
+    """A checkpoint, at most 16 KiB; `sequence` grows from 1 within the attempt. Each is answered by `checkpointed`."""
+
+    type: Literal["checkpoint"]
+    id: str
+    sequence: int
+    data: Any
+
+
+class Stalled(TypedDict):
+    """No output, progress or checkpoint for `stallSeconds`; said once, and nothing is stopped."""
+
+    type: Literal["stalled"]
+    id: str
+
+
 class PythonError(TypedDict):
-    """An exception that left the callable; each text is bounded."""
+    """An exception that left the callable; each text is bounded.
+
+    `types` names its class and their bases, each as `Name` and as `module.Qualname`. `retryAfterSeconds` comes from a
+    `RetryAfter`, `final` from a `Fail`.
+    """
 
     type: str
+    types: list[str]
     message: str
     traceback: str
+    retryAfterSeconds: NotRequired[int]
+    final: NotRequired[bool]
 
 
 class Exit(TypedDict):
-    """The attempt is over and no process of it is left."""
+    """The attempt is over and no process of it is left.
+
+    `outOfMemory` is what the tree had, in bytes, when it was killed for being above `memoryBytes`. With `exhausted` no
+    process could be made for the attempt (`supervisorLost` is set, too): it never began.
+    """
 
     type: Literal["exit"]
     id: str
@@ -111,32 +167,9 @@ class Exit(TypedDict):
     error: NotRequired[PythonError]
     startError: NotRequired[str]
     supervisorLost: NotRequired[bool]
+    exhausted: NotRequired[bool]
+    outOfMemory: NotRequired[int]
 
 
-class MessageError(Exception):
-    """A frame that is JSON but not one of ours."""
-
-
-def parse_start(message: dict[str, Any]) -> Start:
-    """Check the shape of a `start` frame.
-
-    Raises:
-        MessageError: a member is missing or of the wrong type.
-    """
-    task, run, env = message.get("task"), message.get("run"), message.get("env") or {}
-    if not isinstance(message.get("id"), str):
-        raise MessageError("start without an id")
-    if not isinstance(task, dict) or not {"name", "namespace", "uid", "attempt"} <= task.keys():
-        raise MessageError("start without a complete task")
-    if not isinstance(run, dict) or len(run) != 1 or not run.keys() <= {"command", "script", "python"}:
-        raise MessageError("run needs exactly one of command, script, python")
-    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
-        raise MessageError("env must map names to strings")
-    return Start(
-        type="start",
-        id=message["id"],
-        task=TaskIdentity(name=task["name"], namespace=task["namespace"], uid=task["uid"], attempt=task["attempt"]),
-        run=cast("Run", run),
-        env=env,
-        workingDir=message.get("workingDir") or "",
-    )
+FromRunner = Started | Progress | Checkpoint | Stalled | Exit
+"""What the runner says about an attempt."""
