@@ -15,7 +15,15 @@ import yaml
 from taskmaster.api.models.task import TaskSpec, TaskStatus
 from taskmaster.api.models.workerpool import WorkerPoolSpec, WorkerPoolStatus
 from taskmaster.api.names import GROUP, SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION, VERSION
-from taskmaster.api.rules import run_rules, status_rules, task_rules, volume_rules
+from taskmaster.api.rules import (
+    retry_rule_rules,
+    run_rules,
+    status_rules,
+    task_rules,
+    value_source_rules,
+    valued_rules,
+    volume_rules,
+)
 from taskmaster.api.schema import Schema, structural_schema
 
 Column = dict[str, Any]
@@ -30,9 +38,15 @@ def column(name: str, path: str, *, kind: str = "string", wide: bool = False, de
 def task_crd() -> dict[str, Any]:
     """Return the CustomResourceDefinition of Task."""
     spec = structural_schema(TaskSpec)
-    spec["properties"]["run"]["x-kubernetes-validations"] = run_rules()
+    run = spec["properties"]["run"]
+    run["x-kubernetes-validations"] = run_rules()
+    for valued in (spec["properties"]["env"]["items"], run["properties"]["http"]["properties"]["headers"]["items"]):
+        valued["x-kubernetes-validations"] = valued_rules()
+        valued["properties"]["valueFrom"]["x-kubernetes-validations"] = value_source_rules()
+    rules = spec["properties"]["retry"]["properties"]["rules"]
+    rules["items"]["x-kubernetes-validations"] = retry_rule_rules()
     status = structural_schema(TaskStatus)
-    status["default"] = {"phase": "Pending", "attempt": 0}
+    status["default"] = {"phase": "Pending", "attempt": 0}  # those of its fields add to it
     status["x-kubernetes-validations"] = status_rules()
     # Only we write it, so nobody needs to know who owns which part: that account would cost a quarter of each write.
     status["x-kubernetes-map-type"] = "atomic"
@@ -57,7 +71,13 @@ def task_crd() -> dict[str, Any]:
             column("Completed", ".status.completionTime", kind="date", wide=True),
             column("Message", ".status.message", wide=True),
         ],
-        selectable=[".status.phase", ".status.reason", ".status.assignment.worker", ".spec.queue"],
+        selectable=[
+            ".status.phase",
+            ".status.reason",
+            ".status.assignment.worker",
+            ".status.deadLettered",
+            ".spec.queue",
+        ],
     )
 
 

@@ -6,6 +6,7 @@ an unknown word in a known field raises, so that the informer leaves that object
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from taskmaster.api import names
 from taskmaster.api.times import from_wire
 from taskmaster.core.capacity import Worker
 from taskmaster.core.phase import TERMINAL, Phase
-from taskmaster.core.policy import BUILT_IN, Backoff, Jitter, Policy, RetryPolicy, Timeouts
+from taskmaster.core.policy import BUILT_IN, Backoff, Jitter, Policy, RetryPolicy, RetryRule, RuleAction, Timeouts
 from taskmaster.core.retry import Spent
 from taskmaster.core.task import DEFAULT_QUEUE, Holder, Instant, Task
 
@@ -29,6 +30,7 @@ def task(obj: Object) -> Task:
     metadata, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
     phase = Phase(status.get("phase", Phase.PENDING))
     assignment = status.get("assignment")
+    created = from_wire(metadata["creationTimestamp"])
     return Task(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
@@ -38,18 +40,38 @@ def task(obj: Object) -> Task:
         observed_generation=status.get("observedGeneration"),
         queue=spec.get("queue", DEFAULT_QUEUE),
         priority=spec.get("priority", 0),
-        created=from_wire(metadata["creationTimestamp"]),
+        cancel=spec.get("cancel", False),
+        suspend=spec.get("suspend", False),
+        retry_request=spec.get("retryRequest", ""),
+        observed_retry_request=status.get("observedRetryRequest", ""),
+        created=created,
         phase=phase,
         reason=status.get("reason") or "",
+        run_number=status.get("runNumber", 1),
         attempt=status.get("attempt", 0),
         holder=_holder(assignment) if assignment else None,
+        queued=_time(status, "queuedTime") or created,
+        suspended=_suspended(status),
         started=_time(status, "startTime"),
         completed=_time(status, "completionTime"),
         not_before=_time(status, "notBeforeTime"),
+        deadline=_time(status, "deadlineTime"),
+        stop_requested="stopRequest" in status,
+        dead_lettered=status.get("deadLettered", False),
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),
         policy=requested_policy(spec),
-        spent=Spent(status.get("failures", 0), status.get("workerLosses", 0), status.get("interruptions", 0)),
+        spent=spent(status),
         attempts=() if phase in TERMINAL else tuple(status.get("attempts") or ()),
+    )
+
+
+def spent(status: Mapping[str, Any]) -> Spent:
+    """Decode the counters of a Task's status."""
+    return Spent(
+        failures=status.get("failures", 0),
+        worker_losses=status.get("workerLosses", 0),
+        interruptions=status.get("interruptions", 0),
+        runner_deaths=status.get("runnerDeaths", 0),
     )
 
 
@@ -64,12 +86,20 @@ def requested_policy(spec: Object) -> Policy:
         retry.get("limit", BUILT_IN.retry.limit),
         retry.get("workerLossLimit", BUILT_IN.retry.worker_loss_limit),
         retry.get("interruptionLimit", BUILT_IN.retry.interruption_limit),
-        backoff.get("initialSeconds", BUILT_IN.retry.backoff.initial_seconds),
-        backoff.get("factor", BUILT_IN.retry.backoff.factor),
-        backoff.get("maxSeconds", BUILT_IN.retry.backoff.max_seconds),
-        backoff.get("jitter", BUILT_IN.retry.backoff.jitter.value),
-        timeouts.get("attemptSeconds", BUILT_IN.timeouts.attempt_seconds),
-        timeouts.get("graceSeconds", BUILT_IN.timeouts.grace_seconds),
+        Backoff(
+            initial_seconds=backoff.get("initialSeconds", BUILT_IN.retry.backoff.initial_seconds),
+            factor=backoff.get("factor", BUILT_IN.retry.backoff.factor),
+            max_seconds=backoff.get("maxSeconds", BUILT_IN.retry.backoff.max_seconds),
+            jitter=Jitter(backoff.get("jitter", BUILT_IN.retry.backoff.jitter)),
+        ),
+        _rules(retry),
+        Timeouts(
+            attempt_seconds=timeouts.get("attemptSeconds", BUILT_IN.timeouts.attempt_seconds),
+            grace_seconds=timeouts.get("graceSeconds", BUILT_IN.timeouts.grace_seconds),
+            pending_seconds=timeouts.get("pendingSeconds"),
+            total_seconds=timeouts.get("totalSeconds"),
+            stall_seconds=timeouts.get("stallSeconds"),
+        ),
     )
 
 
@@ -78,17 +108,12 @@ def _policy(
     limit: int,
     worker_loss_limit: int,
     interruption_limit: int,
-    initial_seconds: int,
-    factor: int,
-    max_seconds: int,
-    jitter: str,
-    attempt_seconds: int,
-    grace_seconds: int,
+    backoff: Backoff,
+    rules: tuple[RetryRule, ...],
+    timeouts: Timeouts,
 ) -> Policy:
     """Build a policy; Tasks are many and policies few, so equal ones are shared."""
-    backoff = Backoff(initial_seconds, factor, max_seconds, Jitter(jitter))
-    retry = RetryPolicy(limit, worker_loss_limit, interruption_limit, backoff)
-    return Policy(retry, Timeouts(attempt_seconds, grace_seconds))
+    return Policy(RetryPolicy(limit, worker_loss_limit, interruption_limit, backoff, rules), timeouts)
 
 
 def assigned_policy(assignment: Object) -> Policy:
@@ -99,21 +124,23 @@ def assigned_policy(assignment: Object) -> Policy:
         policy["retryLimit"],
         policy["workerLossLimit"],
         policy["interruptionLimit"],
-        backoff["initialSeconds"],
-        backoff["factor"],
-        backoff["maxSeconds"],
-        backoff["jitter"],
-        policy["attemptSeconds"],
-        policy["graceSeconds"],
+        Backoff(backoff["initialSeconds"], backoff["factor"], backoff["maxSeconds"], Jitter(backoff["jitter"])),
+        _rules(policy),
+        Timeouts(
+            attempt_seconds=policy["attemptSeconds"],
+            grace_seconds=policy["graceSeconds"],
+            total_seconds=policy.get("totalSeconds"),
+            stall_seconds=policy.get("stallSeconds"),
+        ),
     )
 
 
 def encode_policy(policy: Policy) -> Object:
-    """Encode a policy for `status.assignment.policy`."""
-    retry, backoff = policy.retry, policy.retry.backoff
-    return {
-        "attemptSeconds": policy.timeouts.attempt_seconds,
-        "graceSeconds": policy.timeouts.grace_seconds,
+    """Encode a policy for `status.assignment.policy`; how long a Task may wait is not a worker's business."""
+    retry, backoff, timeouts = policy.retry, policy.retry.backoff, policy.timeouts
+    encoded: Object = {
+        "attemptSeconds": timeouts.attempt_seconds,
+        "graceSeconds": timeouts.grace_seconds,
         "retryLimit": retry.limit,
         "workerLossLimit": retry.worker_loss_limit,
         "interruptionLimit": retry.interruption_limit,
@@ -123,6 +150,42 @@ def encode_policy(policy: Policy) -> Object:
             "maxSeconds": backoff.max_seconds,
             "jitter": backoff.jitter.value,
         },
+    }
+    if timeouts.total_seconds is not None:
+        encoded["totalSeconds"] = timeouts.total_seconds
+    if timeouts.stall_seconds is not None:
+        encoded["stallSeconds"] = timeouts.stall_seconds
+    if retry.rules:
+        encoded["rules"] = [_encode_rule(rule) for rule in retry.rules]
+    return encoded
+
+
+_RULE_LISTS = {
+    "onExitCodes": "exit_codes",
+    "onSignals": "signals",
+    "onErrorTypes": "error_types",
+    "onReasons": "reasons",
+    "onHTTPStatuses": "http_statuses",
+}
+
+
+def _rules(source: Object) -> tuple[RetryRule, ...]:
+    return tuple(
+        RetryRule(
+            rule["name"],
+            RuleAction(rule["action"]),
+            **{attribute: tuple(rule.get(field) or ()) for field, attribute in _RULE_LISTS.items()},
+        )
+        for rule in source.get("rules") or ()
+    )
+
+
+def _encode_rule(rule: RetryRule) -> Object:
+    lists = {field: list(getattr(rule, attribute)) for field, attribute in _RULE_LISTS.items()}
+    return {
+        "name": rule.name,
+        "action": rule.action.value,
+        **{field: values for field, values in lists.items() if values},
     }
 
 
@@ -157,3 +220,10 @@ def _holder(assignment: Object) -> Holder:
 def _time(source: Object, key: str) -> Instant | None:
     text = source.get(key)
     return from_wire(text) if text else None
+
+
+def _suspended(status: Object) -> Instant | None:
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "Suspended" and condition["status"] == "True":
+            return from_wire(condition["lastTransitionTime"])
+    return None

@@ -33,7 +33,7 @@ TEMPLATE_HASH_ANNOTATION: Final = f"{GROUP}/template-hash"
 
 SCHEMA_REVISION_ANNOTATION: Final = f"{GROUP}/schema-revision"
 """On a CRD: the revision of its schema; an operator refuses to work with an older one than its own."""
-SCHEMA_REVISION: Final = 1
+SCHEMA_REVISION: Final = 2
 
 WORKER_SERVICE_ACCOUNT: Final = "taskmaster-worker"
 AGENT_CONTAINER: Final = "agent"

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskmaster.api.models.task import Run, TaskSpec, TaskStatus
+from pydantic import BaseModel
+
+from taskmaster.api.models.task import RetryRuleSpec, Run, TaskSpec, TaskStatus, ValueSource
 from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
 
 Rule = dict[str, Any]
 
-ALWAYS_MUTABLE_SPEC_FIELDS = ("priority", "ttlSecondsAfterFinished")
+ALWAYS_MUTABLE_SPEC_FIELDS = ("priority", "ttlSecondsAfterFinished", "suspend", "cancel", "retryRequest")
 """What may be changed in a Task's spec after its first assignment."""
 
 ALWAYS_MUTABLE_STATUS_FIELDS = ("observedGeneration",)
 """What may be changed in a Task's status after its end."""
 
-FREE_FORM_STATUS_FIELDS = ("result",)
+FREE_FORM_STATUS_FIELDS = ("result", "checkpoint")
 """What CEL in a CRD cannot see; the admission policy of the chart keeps these (equality is deep there)."""
 
 
-def field_names(model: type[TaskSpec] | type[TaskStatus] | type[Run]) -> list[str]:
+def field_names(model: type[BaseModel]) -> list[str]:
     """Return the names of a model's fields as they are on the wire."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -41,15 +43,34 @@ def _quoted(phases: frozenset[Phase]) -> str:
 
 def run_rules() -> list[Rule]:
     """Rules of `spec.run`."""
-    members = field_names(Run)
-    count = " + ".join(f"(has(self.{member}) ? 1 : 0)" for member in members)
-    return [{"rule": f"{count} == 1", "message": f"exactly one of {', '.join(members)} must be set"}]
+    return [_exactly_one(field_names(Run))]
+
+
+def value_source_rules() -> list[Rule]:
+    """Rules of a `valueFrom`."""
+    return [_exactly_one(field_names(ValueSource))]
+
+
+def valued_rules() -> list[Rule]:
+    """Rules of what has a value or a source of one: environment variables, headers."""
+    return [{"rule": "!(has(self.value) && has(self.valueFrom))", "message": "only one of value, valueFrom may be set"}]
+
+
+def retry_rule_rules() -> list[Rule]:
+    """Rules of a retry rule."""
+    lists = [name for name in field_names(RetryRuleSpec) if name.startswith("on")]
+    some = " || ".join(f"has(self.{name})" for name in lists)
+    return [{"rule": some, "message": f"a retry rule needs at least one of {', '.join(lists)}"}]
 
 
 def volume_rules(sources: list[str]) -> list[Rule]:
     """Rules of a volume of a WorkerPool."""
-    count = " + ".join(f"(has(self.{source}) ? 1 : 0)" for source in sources)
-    return [{"rule": f"{count} == 1", "message": f"exactly one of {', '.join(sources)} must be set"}]
+    return [_exactly_one(sources)]
+
+
+def _exactly_one(members: list[str]) -> Rule:
+    count = " + ".join(f"(has(self.{member}) ? 1 : 0)" for member in members)
+    return {"rule": f"{count} == 1", "message": f"exactly one of {', '.join(members)} must be set"}
 
 
 def status_rules() -> list[Rule]:
@@ -93,7 +114,7 @@ def status_rules() -> list[Rule]:
         _frozen(
             "self",
             frozen,
-            unless=f"!(oldSelf.phase in [{terminal}])",
+            unless=f"!(oldSelf.phase in [{terminal}]) || self.phase == 'Pending'",
             message="'a finished Task is final: status.%s cannot be changed'",
         )
     )
@@ -109,15 +130,46 @@ def task_rules() -> list[Rule]:
             frozen,
             unless="!has(oldSelf.status) || oldSelf.status.attempt == 0",
             message="'spec.%s cannot be changed after the Task was first assigned; create a new Task instead'",
-        )
+        ),
+        _first_broken(
+            {
+                "oldSelf.spec.retryRequest == self.spec.retryRequest || "
+                f"(has(oldSelf.status) && oldSelf.status.phase in [{_quoted(TERMINAL)}])": (
+                    "spec.retryRequest can be changed only when the Task has finished"
+                ),
+                "oldSelf.spec.retryRequest == self.spec.retryRequest || !self.spec.cancel": (
+                    "to run a cancelled Task again, set spec.cancel to false together with spec.retryRequest"
+                ),
+                "!oldSelf.spec.cancel || self.spec.cancel || oldSelf.spec.retryRequest != self.spec.retryRequest": (
+                    "spec.cancel cannot be taken back; a new spec.retryRequest runs a Cancelled Task again"
+                ),
+                "!has(oldSelf.status) || !has(self.status) || self.status.runNumber == oldSelf.status.runNumber"
+                f" && !(oldSelf.status.phase in [{_quoted(TERMINAL)}] && self.status.phase == 'Pending')"
+                f" || oldSelf.status.phase in [{_quoted(TERMINAL)}] && self.status.phase == 'Pending'"
+                " && self.status.runNumber == oldSelf.status.runNumber + 1"
+                " && has(self.status.observedRetryRequest)"
+                " && self.status.observedRetryRequest == self.spec.retryRequest"
+                " && !(has(oldSelf.status.observedRetryRequest)"
+                " && oldSelf.status.observedRetryRequest == self.status.observedRetryRequest)": (
+                    "a finished Task begins a new run only for a new spec.retryRequest"
+                ),
+            }
+        ),
     ]
 
 
-def _frozen(path: str, fields: list[str], *, unless: str, message: str) -> Rule:
-    """Return one rule for many fields, whose message names the first that was changed.
+def _first_broken(demands: dict[str, str]) -> Rule:
+    """Return one rule for several demands, whose message is that of the first that is not met.
 
     One, because each rule at the root costs the API server about 0.1 ms of every write.
     """
+    last = list(demands.values())[-1]
+    choice = "".join(f"!({rule}) ? '{message}' : " for rule, message in list(demands.items())[:-1])
+    return {"rule": " && ".join(f"({rule})" for rule in demands), "messageExpression": f"{choice}'{last}'"}
+
+
+def _frozen(path: str, fields: list[str], *, unless: str, message: str) -> Rule:
+    """Return one rule for many fields, whose message names the first that was changed (see `_first_broken`)."""
     same = {field: f"({unchanged(f'{path}.{field}')})" for field in fields}
     *others, last = fields
     changed = "".join(f"!{same[field]} ? '{field}' : " for field in others) + f"'{last}'"

@@ -29,19 +29,26 @@ class Phase(StrEnum):
     FAILED = "Failed"
     """Ended badly: the last attempt failed and no retry is left. `status.reason` says why. Final."""
 
+    CANCELLED = "Cancelled"
+    """Ended because somebody set `spec.cancel`, before its first attempt or during one. Final."""
 
-TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED})
-"""Phases that a Task never leaves; its record is frozen by the API server."""
+    SKIPPED = "Skipped"
+    """Ended while it waited, because no attempt makes sense any more: it expired (`timeouts.pendingSeconds`). Final."""
+
+
+TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.SKIPPED})
+"""Final phases: the API server freezes the record. Only a new `spec.retryRequest` leads out of them, to a new run."""
 
 ASSIGNED_PHASES: Final = frozenset({Phase.ASSIGNED, Phase.RUNNING})
 """Phases in which `status.assignment` names the worker that holds the Task, and a slot of it is taken."""
 
 SUCCESSORS: Final[dict[Phase, frozenset[Phase]]] = {
-    Phase.PENDING: frozenset({Phase.PENDING, Phase.ASSIGNED}),
-    Phase.ASSIGNED: frozenset({Phase.ASSIGNED, Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED}),
-    Phase.RUNNING: frozenset({Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED}),
-    Phase.SUCCEEDED: frozenset({Phase.SUCCEEDED}),
-    Phase.FAILED: frozenset({Phase.FAILED}),
+    Phase.PENDING: frozenset({Phase.PENDING, Phase.ASSIGNED, Phase.FAILED, Phase.CANCELLED, Phase.SKIPPED}),
+    Phase.ASSIGNED: frozenset(
+        {Phase.ASSIGNED, Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}
+    ),
+    Phase.RUNNING: frozenset({Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}),
+    **{phase: frozenset({phase, Phase.PENDING}) for phase in Phase if phase in TERMINAL},
 }
 """The phases that one write may lead to, from each phase (staying included)."""
 

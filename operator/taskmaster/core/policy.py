@@ -17,6 +17,10 @@ TTL_FAILED_SECONDS: Final = 86_400
 """How long a Task that ended otherwise is kept when it does not say, in seconds."""
 
 
+TTL_DEAD_LETTER_SECONDS: Final = 604_800
+"""How long a dead letter is kept when it does not say, in seconds: somebody should get to see it."""
+
+
 class Jitter(StrEnum):
     """How a backoff is spread, so that Tasks which failed together do not return together."""
 
@@ -37,6 +41,30 @@ class Backoff:
     jitter: Jitter = Jitter.FULL
 
 
+class RuleAction(StrEnum):
+    """What follows a failure that a rule matches."""
+
+    RETRY = "Retry"
+    """Another attempt, if `retry.limit` allows."""
+
+    FAIL = "Fail"
+    """The Task fails, whatever is left of its budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """Matches a failure if any of its lists contains what happened."""
+
+    name: str
+    action: RuleAction
+    exit_codes: tuple[int, ...] = ()
+    signals: tuple[int, ...] = ()
+    error_types: tuple[str, ...] = ()
+    """Names of Python exceptions, bare or with their module; a base class matches, as in `except`."""
+    reasons: tuple[str, ...] = ()
+    http_statuses: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """The three budgets of a Task: its own failures, lost workers, interruptions. Each counts retries, not attempts."""
@@ -45,14 +73,21 @@ class RetryPolicy:
     worker_loss_limit: int = 5
     interruption_limit: int = 20
     backoff: Backoff = field(default_factory=Backoff)
+    rules: tuple[RetryRule, ...] = ()
+    """Asked in order about each failure of the task itself; the first that matches decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Bounds on one attempt, in seconds, measured on the worker's monotonic clock."""
+    """Bounds in seconds; None is no bound. Those of an attempt are measured on the worker's monotonic clock."""
 
     attempt_seconds: int = 3_600
     grace_seconds: int = 20
+    pending_seconds: int | None = None
+    """How long a Task may wait at a time."""
+    total_seconds: int | None = None
+    """From the first assignment of a run to its end, waiting and backoff included."""
+    stall_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

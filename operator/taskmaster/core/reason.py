@@ -11,6 +11,9 @@ from enum import StrEnum
 class PendingReason(StrEnum):
     """Why a Task waits, the most fundamental first."""
 
+    SUSPENDED = "Suspended"
+    """`spec.suspend` holds the Task; it goes on when that is false again."""
+
     QUEUE_NOT_FOUND = "QueueNotFound"
     """`spec.queue` names a queue that does not exist; the Task runs as soon as it names one that does."""
 
@@ -42,8 +45,26 @@ class EndReason(StrEnum):
     START_FAILED = "StartFailed"
     """The process could not be started: no such command, no such working directory."""
 
+    OUT_OF_MEMORY = "OutOfMemory"
+    """The attempt's processes used more than `resources.memoryMiB` and were killed."""
+
     TIMED_OUT = "TimedOut"
-    """The attempt ran longer than `timeouts.attemptSeconds`."""
+    """The attempt ran longer than `timeouts.attemptSeconds`, or the whole run longer than `timeouts.totalSeconds`."""
+
+    STALLED = "Stalled"
+    """The attempt showed no sign of life (output, progress, checkpoint) for `timeouts.stallSeconds`."""
+
+    HTTP_STATUS = "HTTPStatus"
+    """The answer to the request of `run.http` has a status that is not expected."""
+
+    REQUEST_FAILED = "RequestFailed"
+    """The request of `run.http` got no answer: no connection, no valid certificate, not in time."""
+
+    SECRET_NOT_FOUND = "SecretNotFound"
+    """A Secret or ConfigMap, or the key of one, that `valueFrom` names does not exist."""
+
+    SECRET_FORBIDDEN = "SecretForbidden"
+    """`valueFrom` names a Secret or ConfigMap that the WorkerPool does not list; not tried again."""
 
     RESULT_REJECTED = "ResultRejected"
     """The result is too large or not valid JSON, or the API server refused to store it."""
@@ -53,6 +74,21 @@ class EndReason(StrEnum):
 
     INTERRUPTED = "Interrupted"
     """The worker was drained (rollout, scale-down, node drain) before the attempt had ended."""
+
+    SUSPENDED = "Suspended"
+    """`spec.suspend` was set while the attempt ran."""
+
+    CANCELLED = "Cancelled"
+    """`spec.cancel` was set."""
+
+    EXPIRED = "Expired"
+    """The Task waited longer than `timeouts.pendingSeconds`."""
+
+    RULE_MATCHED = "RuleMatched"
+    """A rule of `retry.rules` with the action Fail matched; the message begins with its name."""
+
+    RUNNER_KILLED = "RunnerKilled"
+    """The runner container died under the Task three times in a row, the last time while no other Task was there."""
 
     BUDGET_EXHAUSTED = "BudgetExhausted"
     """The Task lost more workers, or was interrupted more often, than its budget allows."""

@@ -1,20 +1,23 @@
 """Whether an ended attempt is tried again, and when.
 
-Three budgets, none of which can loop for ever: failures of the task itself, lost workers, interruptions. Exactly one of
+Three budgets, none of which can loop for ever: failures of the task itself, lost workers, interruptions. At most one of
 them is charged for an attempt that did not succeed. The agent and the coordinator share this function, so that a failed
 attempt costs one write whoever makes it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
 from taskmaster.core.phase import Phase
-from taskmaster.core.policy import Backoff, Jitter, RetryPolicy
+from taskmaster.core.policy import Backoff, Jitter, Policy, RetryRule, RuleAction
 from taskmaster.core.reason import EndReason
+
+DEATHS_TO_RUN_ALONE: Final = 2
+"""After so many deaths of the runner container in a row a Task runs where no other does; one more and it has failed."""
 
 
 class Outcome(StrEnum):
@@ -28,16 +31,41 @@ class Outcome(StrEnum):
     INTERRUPTED = "Interrupted"
     """Nobody's fault: charged to `retry.interruptionLimit`."""
     RELEASED = "Released"
-    """Never started (the worker was full or about to leave): charged to nothing."""
+    """Never started (the worker was full, about to leave, or out of processes): charged to nothing."""
+    SUSPENDED = "Suspended"
+    """Stopped by `spec.suspend`: charged to nothing."""
+    CANCELLED = "Cancelled"
+    """Stopped by `spec.cancel`, or by a `stopRequest` for that reason: there is no next attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended, as far as it matters for what follows."""
+
+    outcome: Outcome
+    reason: EndReason
+    exit_code: int | None = field(default=None, kw_only=True)
+    signal: int | None = field(default=None, kw_only=True)
+    error_types: tuple[str, ...] = field(default=(), kw_only=True)
+    """The class of the Python exception and its bases, each by its bare and its qualified name."""
+    http_status: int | None = field(default=None, kw_only=True)
+    retry_after: float | None = field(default=None, kw_only=True)
+    """What the task itself (or the server that it asked) said: the next attempt after so many seconds."""
+    final: bool = field(default=False, kw_only=True)
+    """Another attempt makes no sense: the task itself said so, or what it asks for is forbidden."""
+    runner_died: bool = field(default=False, kw_only=True)
+    """The runner container died, perhaps of this Task. Not set when the whole pod went."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a Task has used of its budgets so far."""
+    """What a run of a Task has used of its budgets so far."""
 
     failures: int = 0
     worker_losses: int = 0
     interruptions: int = 0
+    runner_deaths: int = 0
+    """Deaths of the runner container in a row; an attempt that ends otherwise clears it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +75,10 @@ class Finish:
     phase: Phase
     reason: EndReason
     spent: Spent
+    dead_lettered: bool = False
+    """We gave up, rather than the task or a person saying that it is over."""
+    note: str = ""
+    """Why it ends, where the attempt's own reason does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +104,94 @@ def backoff_delay(backoff: Backoff, failures: int, random: Random) -> float:
 
 
 def next_attempt(
-    policy: RetryPolicy, spent: Spent, outcome: Outcome, reason: EndReason, *, random: Random
+    policy: Policy, spent: Spent, end: AttemptEnd, *, seconds_left: float | None, random: Random
 ) -> RetryDecision:
-    """Decide what follows an attempt that ended with `outcome` for `reason`.
+    """Decide what follows an attempt.
 
     A first lost worker or an interruption is followed at once: it says nothing about the task. Further lost workers
     back off like failures, because a task that kills its worker looks just like that.
+
+    Args:
+        policy: The budgets, the backoff and the rules.
+        spent: The budgets as they stood before this attempt.
+        end: How it ended.
+        seconds_left: What is left of `timeouts.total_seconds`; None if there is no such bound.
+        random: For the jitter.
     """
-    match outcome:
+    decision = _decide(policy, spent, end, random)
+    if isinstance(decision, Finish) or seconds_left is None or end.outcome is Outcome.SUSPENDED:
+        return decision
+    if decision.delay >= seconds_left:
+        note = f"no time is left for another attempt: timeouts.totalSeconds = {policy.timeouts.total_seconds}"
+        return Finish(Phase.FAILED, EndReason.TIMED_OUT, decision.spent, dead_lettered=True, note=note)
+    return decision
+
+
+def matching_rule(rules: tuple[RetryRule, ...], end: AttemptEnd) -> RetryRule | None:
+    """Return the first rule that matches a failure; None if there is none."""
+    return next((rule for rule in rules if _matches(rule, end)), None)
+
+
+def _matches(rule: RetryRule, end: AttemptEnd) -> bool:
+    return (
+        end.exit_code in rule.exit_codes
+        or end.signal in rule.signals
+        or end.http_status in rule.http_statuses
+        or end.reason in rule.reasons
+        or any(name in rule.error_types for name in end.error_types)
+    )
+
+
+def _decide(policy: Policy, spent: Spent, end: AttemptEnd, random: Random) -> RetryDecision:
+    deaths = spent.runner_deaths + 1 if end.runner_died else 0
+    match end.outcome:
         case Outcome.SUCCEEDED:
-            return Finish(Phase.SUCCEEDED, reason, spent)
+            return Finish(Phase.SUCCEEDED, end.reason, replace(spent, runner_deaths=deaths))
+        case Outcome.CANCELLED:
+            return Finish(Phase.CANCELLED, end.reason, replace(spent, runner_deaths=deaths))
         case Outcome.RELEASED:
-            return Again(0.0, spent)
+            return Again(end.retry_after or 0.0, spent)
+        case Outcome.SUSPENDED:
+            return Again(0.0, replace(spent, runner_deaths=deaths))
         case Outcome.FAILED:
-            spent = replace(spent, failures=spent.failures + 1)
-            if spent.failures > policy.limit:
-                return Finish(Phase.FAILED, reason, spent)
-            return Again(backoff_delay(policy.backoff, spent.failures, random), spent)
+            spent = replace(spent, failures=spent.failures + 1, runner_deaths=deaths)
+            return _after_failure(policy, spent, end, random)
         case Outcome.WORKER_LOST:
-            spent = replace(spent, worker_losses=spent.worker_losses + 1)
-            if spent.worker_losses > policy.worker_loss_limit:
-                return Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, spent)
-            losses = spent.worker_losses
-            return Again(0.0 if losses == 1 else backoff_delay(policy.backoff, losses - 1, random), spent)
+            spent = replace(spent, worker_losses=spent.worker_losses + 1, runner_deaths=deaths)
+            return _after_loss(policy, spent, random)
         case Outcome.INTERRUPTED:
-            spent = replace(spent, interruptions=spent.interruptions + 1)
-            if spent.interruptions > policy.interruption_limit:
-                return Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, spent)
+            spent = replace(spent, interruptions=spent.interruptions + 1, runner_deaths=deaths)
+            limit = policy.retry.interruption_limit
+            if spent.interruptions > limit:
+                return _exhausted(spent, f"retry.interruptionLimit = {limit}")
             return Again(0.0, spent)
-    assert_never(outcome)
+    assert_never(end.outcome)
+
+
+def _after_failure(policy: Policy, spent: Spent, end: AttemptEnd, random: Random) -> RetryDecision:
+    # Code that raises RetryAfter or Fail has decided for itself; the rules are for what nobody has decided.
+    if end.final:
+        return Finish(Phase.FAILED, end.reason, spent)
+    rule = matching_rule(policy.retry.rules, end) if end.retry_after is None else None
+    if rule is not None and rule.action is RuleAction.FAIL:
+        return Finish(Phase.FAILED, EndReason.RULE_MATCHED, spent, note=f"retry rule {rule.name}")
+    if spent.failures > policy.retry.limit:
+        return Finish(Phase.FAILED, end.reason, spent, dead_lettered=True)
+    if end.retry_after is not None:
+        return Again(end.retry_after, spent)
+    return Again(backoff_delay(policy.retry.backoff, spent.failures, random), spent)
+
+
+def _after_loss(policy: Policy, spent: Spent, random: Random) -> RetryDecision:
+    if spent.runner_deaths > DEATHS_TO_RUN_ALONE:
+        note = f"the runner container died under this Task {spent.runner_deaths} times in a row, at last without others"
+        return Finish(Phase.FAILED, EndReason.RUNNER_KILLED, spent, dead_lettered=True, note=note)
+    limit, losses = policy.retry.worker_loss_limit, spent.worker_losses
+    if losses > limit:
+        return _exhausted(spent, f"retry.workerLossLimit = {limit}")
+    return Again(0.0 if losses == 1 else backoff_delay(policy.retry.backoff, losses - 1, random), spent)
+
+
+def _exhausted(spent: Spent, budget: str) -> Finish:
+    note = f"{budget} is used up"
+    return Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, spent, dead_lettered=True, note=note)

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NewType
 
 from taskmaster.core.phase import ASSIGNED_PHASES, TERMINAL, Phase
-from taskmaster.core.policy import TTL_FAILED_SECONDS, TTL_SUCCEEDED_SECONDS, Policy
-from taskmaster.core.retry import Spent
+from taskmaster.core.policy import TTL_DEAD_LETTER_SECONDS, TTL_FAILED_SECONDS, TTL_SUCCEEDED_SECONDS, Policy
+from taskmaster.core.retry import DEATHS_TO_RUN_ALONE, Outcome, Spent
 
 Instant = NewType("Instant", float)
 """A point in time on the wall clock, in seconds since the epoch."""
 
 DEFAULT_QUEUE = "default"
 """The queue that always exists."""
+
+
+class StopReason(StrEnum):
+    """Why the coordinator asks a worker to stop an attempt (`status.stopRequest`)."""
+
+    CANCELLED = "Cancelled"
+    """Another Task took its place: the attempt ends the Task."""
+    DRAINED = "Drained"
+    """Its queue is being emptied: the attempt is given back."""
+    TIMED_OUT = "TimedOut"
+    """It has run for much longer than it may, and its worker has not noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +54,27 @@ class Task:
     observed_generation: int | None
     queue: str
     priority: int
+    cancel: bool
+    suspend: bool
+    retry_request: str
+    observed_retry_request: str
     created: Instant
     phase: Phase
     reason: str
+    run_number: int
     attempt: int
     holder: Holder | None
+    queued: Instant
+    """Since when it waits, if it is Pending: its creation, the end of its last attempt, a reset, a resumption."""
+    suspended: Instant | None
+    """Since when `status` says that it is suspended."""
     started: Instant | None
     completed: Instant | None
     not_before: Instant | None
+    deadline: Instant | None
+    """When `timeouts.total_seconds` are over, once the run has begun."""
+    stop_requested: bool
+    dead_lettered: bool
     ttl_seconds: int | None
     policy: Policy
     spent: Spent
@@ -72,9 +97,34 @@ class Task:
         if self.completed is None or not self.finished:
             return None
         ttl = self.ttl_seconds
-        if ttl is None:
+        if ttl is None and self.dead_lettered:
+            ttl = TTL_DEAD_LETTER_SECONDS
+        elif ttl is None:
             ttl = TTL_SUCCEEDED_SECONDS if self.phase is Phase.SUCCEEDED else TTL_FAILED_SECONDS
         return Instant(self.completed + ttl)
+
+    @property
+    def expiry(self) -> Instant | None:
+        """When the waiting Task is given up: it has waited for too long, or its run has taken too long."""
+        if self.phase is not Phase.PENDING or self.suspended is not None:
+            return None
+        waiting, total = self.policy.timeouts.pending_seconds, self.deadline
+        if waiting is None:
+            return total
+        waited_out = Instant(max(self.queued, self.not_before or self.queued) + waiting)
+        return waited_out if total is None else min(waited_out, total)
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether the next attempt needs a worker without other Tasks: the runner died under the last ones."""
+        return self.spent.runner_deaths >= DEATHS_TO_RUN_ALONE
+
+    @property
+    def failed_on(self) -> str | None:
+        """The worker on which the last attempt failed or was lost; another one may do better."""
+        if self.attempts and self.attempts[-1].get("outcome") in (Outcome.FAILED, Outcome.WORKER_LOST):
+            return str(self.attempts[-1].get("worker", ""))
+        return None
 
     @property
     def edit_unanswered(self) -> bool:

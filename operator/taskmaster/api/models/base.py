@@ -6,7 +6,7 @@ validation rules. Attribute docstrings become the texts of `kubectl explain`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -32,6 +32,19 @@ AnyJson = Annotated[Any, Field(json_schema_extra={"x-kubernetes-preserve-unknown
 """Any JSON value."""
 
 
+ATOMIC: Final[dict[str, Any]] = {"x-kubernetes-list-type": "atomic"}
+"""A list that is replaced as a whole."""
+
+
+def list_by(key: str) -> dict[str, Any]:
+    """Return the schema's mark of a list whose items are told apart by a key."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+EnvName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of an environment variable."""
+
+
 class Model(BaseModel):
     """Base of all models: camelCase on the wire; unknown fields are ignored, so that old readers meet new writers."""
 
@@ -47,17 +60,14 @@ class Model(BaseModel):
 class EnvVar(Model):
     """One environment variable."""
 
-    name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    name: EnvName
     """The name of the variable."""
 
     value: Annotated[str, Field(max_length=32_768)] = ""
     """The value of the variable; references to other variables are not expanded."""
 
 
-EnvVars = Annotated[
-    list[EnvVar],
-    Field(max_length=128, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
-]
+EnvVars = Annotated[list[EnvVar], Field(max_length=128, json_schema_extra=list_by("name"))]
 
 
 class Condition(Model):
@@ -82,7 +92,4 @@ class Condition(Model):
     """The generation of the object that was observed; not set on Tasks, whose status has one for all conditions."""
 
 
-Conditions = Annotated[
-    list[Condition],
-    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
-]
+Conditions = Annotated[list[Condition], Field(max_length=16, json_schema_extra=list_by("type"))]

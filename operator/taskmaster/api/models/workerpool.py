@@ -10,10 +10,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from taskmaster.api.models.base import Conditions, Count, EnvVars, FreeForm, Model, Name
+from taskmaster.api.models.base import Conditions, Count, EnvVars, FreeForm, Model, Name, list_by
 
 Path = Annotated[str, Field(min_length=1, max_length=4_096)]
 Quantity = Annotated[str, Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True})]
+Names = Annotated[list[Name], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})]
 Strings = Annotated[dict[str, Annotated[str, Field(max_length=1_024)]], Field(max_length=64)]
 
 
@@ -133,10 +134,7 @@ class WorkerTemplate(Model):
     volumes: (
         Annotated[
             list[Volume],
-            Field(
-                max_length=32,
-                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-            ),
+            Field(max_length=32, json_schema_extra=list_by("name")),
         ]
         | None
     ) = None
@@ -176,6 +174,11 @@ class WorkerPoolSpec(Model):
         | None
     ) = None
     """Python modules that every worker imports once, so that calls into them start in milliseconds."""
+    secret_names: Names | None = None
+    """The Secrets of the namespace that Tasks on this pool may read by valueFrom. Each one is readable by the agents of
+    all pools of the namespace, never by user code itself."""
+    config_map_names: Names | None = None
+    """The ConfigMaps of the namespace that Tasks on this pool may read by valueFrom."""
     template: WorkerTemplate | None = None
     """How worker pods look."""
 
