@@ -21,15 +21,16 @@ from tests.sim.memory_server import MemoryServer
 from taskmaster.api import decode, names, patches
 from taskmaster.api.times import to_wire
 from taskmaster.coordinator.cache import Cache
+from taskmaster.coordinator.deadlines import DeadlineController
 from taskmaster.coordinator.explainer import Explainer
 from taskmaster.coordinator.leases import worker_lease
 from taskmaster.coordinator.pods import worker_pod
 from taskmaster.coordinator.reaper import Reaper
+from taskmaster.coordinator.requests import RequestController
 from taskmaster.coordinator.scheduler import Scheduler
 from taskmaster.coordinator.ttl import TtlController
-from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason
-from taskmaster.core.retry import Finish, Outcome
+from taskmaster.core.retry import AttemptEnd, Finish, Outcome, next_attempt
 from taskmaster.core.task import Holder, Instant
 from taskmaster.kube.api import JsonPatch, MergePatch
 from taskmaster.kube.dispatcher import Dispatcher
@@ -45,6 +46,9 @@ def wall_clock() -> Instant:
 
 def monotonic() -> float:
     return asyncio.get_running_loop().time()
+
+
+COMPLETED = AttemptEnd(Outcome.SUCCEEDED, EndReason.COMPLETED)
 
 
 class Cluster:
@@ -167,6 +171,15 @@ class Coordinator:
             wall_clock=wall_clock,
             random=Random(seed),
         )
+        self.requests = RequestController(self.cache, self.assigner, clock=wall_clock)
+        self.deadlines = DeadlineController(
+            self.cache,
+            self.assigner,
+            ready=self.synced,
+            clock=monotonic,
+            wall_clock=wall_clock,
+            random=Random(seed),
+        )
         self.ttl = TtlController(self.cache, self.cleaner, ready=self.synced, clock=wall_clock)
         self.explainer = Explainer(self.cache, self.cleaner, ready=self.synced, clock=wall_clock)
 
@@ -193,7 +206,9 @@ class Coordinator:
         async with asyncio.TaskGroup() as group:
             for informer in self.informers.values():
                 group.create_task(informer.run())
-            for part in (self.assigner, self.cleaner, self.reaper, self.ttl, self.explainer):
+            for part in (
+                self.assigner, self.cleaner, self.reaper, self.requests, self.deadlines, self.ttl, self.explainer,
+            ):  # fmt: skip
                 group.create_task(part.run())
             for informer in self.informers.values():
                 await informer.synced.wait()
@@ -215,7 +230,7 @@ class Coordinator:
 
 
 class Worker:
-    """A worker pod; `work` says how many seconds a Task takes, None that it never ends."""
+    """A worker pod; `work` says how many seconds a Task takes (None: it never ends), `end` how its attempts end."""
 
     def __init__(
         self,
@@ -224,6 +239,7 @@ class Worker:
         *,
         slots: int = 4,
         work: Callable[[str], float | None] = lambda name: None,
+        end: Callable[[str], AttemptEnd] = lambda name: COMPLETED,
         duration: int = 45,
     ) -> None:
         self.cluster = cluster
@@ -231,6 +247,7 @@ class Worker:
         self.name = name
         self.slots = slots
         self.work = work
+        self.end = end
         self.duration = duration
         self.incarnation = ""
         self.lives = 0
@@ -327,10 +344,21 @@ class Worker:
         if seconds is None:
             return
         await asyncio.sleep(began + seconds - wall_clock())
-        ended = patches.Ended(Outcome.SUCCEEDED, EndReason.COMPLETED, "", wall_clock(), began, 0)
-        known = decode.task(task)
-        decision = Finish(Phase.SUCCEEDED, EndReason.COMPLETED, known.spent)
-        self._write(name, patches.finish(uid, attempt, holder, ended, decision, known.attempts, known.spent))
+        self.finish(name, self.end(name), began=began)
+
+    def finish(self, name: str, end: AttemptEnd, *, began: Instant | None = None) -> None:
+        """Write the end of the attempt that this worker holds."""
+        known = decode.task(self.cluster.task(name))
+        if not known.held or known.holder != Holder(self.name, self.pod_uid, self.incarnation):
+            self.refused.append(name)
+            return
+        ended = patches.Ended(end.outcome, end.reason, "", wall_clock(), began, runner_died=end.runner_died)
+        decision = next_attempt(known.policy, known.spent, ended, seconds_left=None, random=Random(1))
+        before = (known.uid, known.attempt, known.holder, ended)
+        if isinstance(decision, Finish):
+            self._write(name, patches.finish(*before, decision, known.attempts, known.spent))
+        else:
+            self._write(name, patches.again(*before, decision, known.attempts, known.spent))
 
     def _write(self, name: str, ops: list[patches.Operation]) -> None:
         try:

@@ -18,6 +18,7 @@ from taskmaster.coordinator.pods import WorkerPod
 from taskmaster.core.backlog import Backlog
 from taskmaster.core.capacity import Capacity, Worker
 from taskmaster.core.phase import Phase
+from taskmaster.core.request import may_run
 from taskmaster.core.task import DEFAULT_QUEUE, Instant, Task
 from taskmaster.kube.informer import Delta
 
@@ -32,6 +33,8 @@ class Tenant:
     """A namespace: its Tasks run on its own workers only."""
 
     backlog: Backlog = field(default_factory=Backlog)
+    loners: Backlog = field(default_factory=Backlog)
+    """Tasks that have to run where no other does."""
     capacity: Capacity = field(default_factory=Capacity)
 
 
@@ -146,25 +149,35 @@ class Cache:
             del self._assumed[task.uid]
         tenant = self.tenants[task.namespace]
         if task.held and task.holder is not None:
-            tenant.backlog.discard(task.uid)
-            tenant.capacity.take(task.uid, task.holder.pod_uid)
+            self._unqueue(task)
+            tenant.capacity.take(task.uid, task.holder.pod_uid, alone=task.runs_alone)
         elif task.phase is Phase.PENDING:
             tenant.capacity.free(task.uid)
+            if not (task.runs_alone and may_run(task)):
+                tenant.capacity.release(task.uid)
             self._queue(task)
         else:
             self._drop(task)
 
     def _queue(self, task: Task, *, until: Instant | None = None) -> None:
-        backlog = self.tenants[task.namespace].backlog
-        if task.queue == DEFAULT_QUEUE:
-            backlog.put(task, now=self._clock(), until=until)
-        else:
-            backlog.discard(task.uid)
+        tenant = self.tenants[task.namespace]
+        waits = task.queue == DEFAULT_QUEUE and may_run(task)
+        for backlog, fits in ((tenant.backlog, not task.runs_alone), (tenant.loners, task.runs_alone)):
+            if waits and fits:
+                backlog.put(task, now=self._clock(), until=until)
+            else:
+                backlog.discard(task.uid)
+
+    def _unqueue(self, task: Task) -> None:
+        tenant = self.tenants[task.namespace]
+        tenant.backlog.discard(task.uid)
+        tenant.loners.discard(task.uid)
 
     def _drop(self, task: Task) -> None:
         tenant = self.tenants[task.namespace]
-        tenant.backlog.discard(task.uid)
+        self._unqueue(task)
         tenant.capacity.free(task.uid)
+        tenant.capacity.release(task.uid)
 
     def _seat(self, worker: Worker) -> None:
         seated = replace(worker, schedulable=self.schedulable(worker))

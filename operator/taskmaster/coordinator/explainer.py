@@ -14,13 +14,13 @@ from typing import Final
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
-from taskmaster.coordinator.writes import status_write
+from taskmaster.coordinator.writes import moved_on, status_write
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import PendingReason
+from taskmaster.core.request import may_run, open_request
 from taskmaster.core.task import DEFAULT_QUEUE, Instant, Task
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
-from taskmaster.kube.errors import NotFound, Unprocessable
 
 NO_WORKER_SECONDS: Final = 5.0
 """How long a Task waits before it is said that no worker is there: workers may just be starting."""
@@ -123,7 +123,7 @@ class Explainer:
             if old is not None:
                 self._forget(old.uid)
             return
-        if new.phase is not Phase.PENDING or new.queue != DEFAULT_QUEUE:
+        if new.queue != DEFAULT_QUEUE or not may_run(new):
             self._forget(new.uid)
         elif new.uid not in self._since:
             now = self._clock()
@@ -133,7 +133,9 @@ class Explainer:
 
     def _answer(self, task: Task) -> None:
         """Write at once what cannot wait: that there is no such queue, or that an edit was seen."""
-        lost = task.phase is Phase.PENDING and task.queue != DEFAULT_QUEUE
+        if open_request(task) is not None:
+            return  # its answer will say so
+        lost = may_run(task) and task.queue != DEFAULT_QUEUE
         if lost and (task.edit_unanswered or task.reason != PendingReason.QUEUE_NOT_FOUND):
             self._write(task, patches.explain(task, PendingReason.QUEUE_NOT_FOUND, _no_queue(task.queue)))
         elif task.edit_unanswered:
@@ -145,8 +147,7 @@ class Explainer:
 
     def _write(self, task: Task, patch: list[patches.Operation]) -> None:
         def done(outcome: Outcome) -> None:
-            # A refusal means that the Task has changed, which brings a new delta and a new judgement here.
-            if outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound):
+            if outcome.error is not None and not moved_on(outcome):
                 self._again.add(task.uid)
 
         self._dispatcher.submit(status_write(task, patch, done))

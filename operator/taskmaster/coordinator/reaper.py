@@ -23,7 +23,7 @@ from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.leases import WorkerLease, worker_lease
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.waiting import changed_or_due
-from taskmaster.coordinator.writes import status_write
+from taskmaster.coordinator.writes import moved_on, status_write
 from taskmaster.core.liveness import Pulses
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome as AttemptOutcome
@@ -31,7 +31,7 @@ from taskmaster.core.retry import next_attempt
 from taskmaster.core.task import Instant, Task
 from taskmaster.kube.api import Api, MergePatch, Object
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
-from taskmaster.kube.errors import ApiError, Conflict, NotFound, Unprocessable
+from taskmaster.kube.errors import ApiError, Conflict, NotFound
 from taskmaster.kube.resource import LEASES, PODS
 
 logger = logging.getLogger(__name__)
@@ -258,19 +258,16 @@ class Reaper:
         return bool(doomed)
 
     def _requeue(self, task: Task, cause: str) -> None:
-        decision = next_attempt(
-            task.policy.retry,
-            task.spent,
-            AttemptOutcome.WORKER_LOST,
-            EndReason.WORKER_LOST,
-            random=self._random,
-        )
-        ended = patches.Ended(AttemptOutcome.WORKER_LOST, EndReason.WORKER_LOST, cause, self._wall_clock())
+        now = self._wall_clock()
+        ended = patches.Ended(AttemptOutcome.WORKER_LOST, EndReason.WORKER_LOST, cause, now)
+        if task.cancel:  # what its worker would have written
+            ended = patches.Ended(AttemptOutcome.CANCELLED, EndReason.CANCELLED, cause, now)
+        seconds_left = task.seconds_left(now)
+        decision = next_attempt(task.policy, task.spent, ended, seconds_left=seconds_left, random=self._random)
         self._requeued[task.uid] = task.resource_version
 
         def done(outcome: Outcome) -> None:
-            # A refusal means that the Task has changed and the watch will say so; all else is tried again.
-            if outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound):
+            if outcome.error is not None and not moved_on(outcome):
                 self._requeued.pop(task.uid, None)
 
         self._dispatcher.submit(status_write(task, patches.requeue(task, ended, decision), done))

@@ -67,16 +67,15 @@ class Scheduler:
         now = self._clock()
         due: list[Instant] = []
         for tenant in self._cache.tenants.values():
-            for task in tenant.backlog.wake(now=now):
+            backlogs = (tenant.backlog, tenant.loners)
+            for task in (task for backlog in backlogs for task in backlog.wake(now=now)):
                 # Of a write whose fate was in doubt: the watch has not confirmed it since.
                 tenant.capacity.free(task.uid)
             room = MAX_ASSUMED - self._cache.assumed
-            for decision in assign(tenant.backlog, tenant.capacity, at_most=room):
+            for decision in assign(*backlogs, tenant.capacity, at_most=room):
                 self._cache.assume(decision.task)
                 self._dispatch(decision, now)
-            next_due = tenant.backlog.next_due()
-            if next_due is not None:
-                due.append(next_due)
+            due += [next_due for backlog in backlogs if (next_due := backlog.next_due()) is not None]
         return max(0.0, min(due) - now) if due else None
 
     def _dispatch(self, decision: Assignment, now: Instant) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from taskmaster.api import decode, names
 from taskmaster.coordinator import crds, handlers
 from taskmaster.coordinator.cache import Cache
+from taskmaster.coordinator.deadlines import DeadlineController
 from taskmaster.coordinator.explainer import Explainer
 from taskmaster.coordinator.health import Health
 from taskmaster.coordinator.leases import WorkerLease, worker_lease
@@ -22,6 +22,7 @@ from taskmaster.coordinator.metrics import StateCollector, TaskMetrics
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.reaper import Reaper
+from taskmaster.coordinator.requests import RequestController
 from taskmaster.coordinator.scheduler import Scheduler
 from taskmaster.coordinator.settings import Settings
 from taskmaster.coordinator.ttl import TtlController
@@ -43,6 +44,13 @@ ASSIGN_CONCURRENCY: Final = 16
 CLEANUP_CONCURRENCY: Final = 4
 
 
+class Part(Protocol):
+    """What a term is made of."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+
 class Term:
     """The parts of a leader, wired."""
 
@@ -62,7 +70,6 @@ class Term:
         self._health = health
         self._observer = observer
         self._state = state
-        random = Random()
         self._assigner = Dispatcher(api, concurrency=ASSIGN_CONCURRENCY, may_send=lambda: elector.is_leader)
         self._cleaner = Dispatcher(api, concurrency=CLEANUP_CONCURRENCY, may_send=lambda: elector.is_leader)
         self._cache = Cache(wake=lambda: self._scheduler.wake())
@@ -79,8 +86,9 @@ class Term:
             identity=settings.identity,
             ready=self._synced,
             connected=self._hears_leases,
-            random=random,
         )
+        self._requests = RequestController(self._cache, self._assigner)
+        self._deadlines = DeadlineController(self._cache, self._assigner, ready=self._synced)
         self._ttl = TtlController(self._cache, self._cleaner, ready=self._synced)
         self._explainer = Explainer(self._cache, self._cleaner, ready=self._synced)
         self._pools = PoolController(api, self._cache, settings, may_write=lambda: elector.is_leader)
@@ -101,7 +109,7 @@ class Term:
                 for name in ("pods", "leases", "tasks"):
                     for informer in self._informers[name]:
                         group.create_task(informer.run())
-                for part in (self._assigner, self._cleaner, self._reaper, self._ttl, self._explainer):
+                for part in self._parts():
                     group.create_task(part.run())
                 await self._wait_until_synced()
                 logger.info("leading", extra={"tasks": len(self._cache.tasks), "workers": len(self._cache.leases)})
@@ -133,6 +141,17 @@ class Term:
                 unsynced = any(not informer.synced.is_set() for informer in informers)
                 self._health.report(name, errors[0] if errors else "not listed yet" if unsynced else "")
             await asyncio.sleep(HEALTH_SECONDS)
+
+    def _parts(self) -> tuple[Part, ...]:
+        return (
+            self._assigner,
+            self._cleaner,
+            self._reaper,
+            self._requests,
+            self._deadlines,
+            self._ttl,
+            self._explainer,
+        )
 
     def _synced(self) -> bool:
         return all(informer.synced.is_set() for informers in self._informers.values() for informer in informers)

@@ -13,6 +13,7 @@ from typing import Final
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.heap import KeyedHeap
+from taskmaster.core.request import open_request
 from taskmaster.core.task import Instant, Task
 from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
 from taskmaster.kube.errors import NotFound
@@ -67,11 +68,11 @@ class TtlController:
         return None
 
     def _on_task(self, old: Task | None, new: Task | None) -> None:
-        if new is not None and new.expires is not None:
+        if new is not None and new.expires is not None and open_request(new) is None:
             self._expiries.put(new.uid, new.expires)
             self._changed.set()
-        elif old is not None:
-            self._expiries.discard(old.uid)
+        elif (task := new or old) is not None:
+            self._expiries.discard(task.uid)
 
     def _delete(self, task: Task) -> None:
         self._deleting.add(task.uid)
@@ -83,8 +84,8 @@ class TtlController:
                 # A version that is newer than the one judged is already in the heap under its own time.
                 if current.resource_version == task.resource_version:
                     self._expiries.put(task.uid, self._clock() + RETRY_SECONDS)
-                elif current.expires is not None:
-                    self._expiries.put(task.uid, current.expires)
+                else:
+                    self._on_task(None, current)
             self._changed.set()
 
         self._dispatcher.submit(

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from taskmaster.core.task import Task
-from taskmaster.kube.api import JsonPatch, Object
+from taskmaster.kube.api import JsonPatch, MergePatch, Object
 from taskmaster.kube.dispatcher import Outcome, Write
+from taskmaster.kube.errors import Conflict, NotFound, Unprocessable
 from taskmaster.kube.resource import TASKS
 
 
-def status_write(task: Task, operations: Sequence[Object], done: Callable[[Outcome], None]) -> Write:
+def moved_on(outcome: Outcome) -> bool:
+    """Whether a write failed because the Task is not any more what the write was decided on; the watch will say so."""
+    return isinstance(outcome.error, Unprocessable | NotFound | Conflict)
+
+
+def status_write(task: Task, patch: Sequence[Object] | Object, done: Callable[[Outcome], None]) -> Write:
     """Return the write of one row of the protocol (`api.patches`); `done` hears what became of it."""
     return Write(
         key=task.uid,
         resource=TASKS,
         namespace=task.namespace,
         name=task.name,
-        patch=JsonPatch(operations),
+        patch=MergePatch(patch) if isinstance(patch, dict) else JsonPatch(patch),
         subresource="status",
         done=done,
     )

@@ -114,6 +114,10 @@ class Task:
         waited_out = Instant(max(self.queued, self.not_before or self.queued) + waiting)
         return waited_out if total is None else min(waited_out, total)
 
+    def seconds_left(self, now: Instant) -> float | None:
+        """Return what is left of `timeouts.total_seconds`; None if nothing bounds the run."""
+        return None if self.deadline is None else self.deadline - now
+
     @property
     def runs_alone(self) -> bool:
         """Whether the next attempt needs a worker without other Tasks: the runner died under the last ones."""
