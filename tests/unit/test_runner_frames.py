@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmaster_worker.runner.frames import MAX_FRAME_BYTES, Decoder, FrameError, encode
-from taskmaster_worker.runner.messages import MessageError, parse_start
+from taskmaster_worker.runner.parsing import MessageError, parse_start
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -231,7 +231,7 @@ class RunnerProcess:
         agent = Agent(*await asyncio.open_unix_connection(self.socket))
         self._stack.push_async_callback(agent.close)
         if hello:
-            agent.send({"type": "hello", "version": 1, "incarnation": "test"})
+            agent.send({"type": "hello", "version": 2, "incarnation": "test"})
             await agent.frame("hello")
         return agent
 
@@ -612,8 +612,8 @@ async def test_malformed_frames_close_the_connection(runner: RunnerProcess) -> N
 
 async def test_other_version_is_answered_and_closed(runner: RunnerProcess) -> None:
     agent = await runner.connect(hello=False)
-    agent.send({"type": "hello", "version": 2, "incarnation": "future"})
-    assert (await agent.frame("hello"))["version"] == 1
+    agent.send({"type": "hello", "version": 3, "incarnation": "future"})
+    assert (await agent.frame("hello"))["version"] == 2
     async with asyncio.timeout(TIMEOUT):
         await agent.closed.wait()
 

@@ -14,17 +14,18 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from taskmaster_worker.runner.channel import Channel
+from taskmaster_worker.runner.ending import exit_frame, lost_frame
 from taskmaster_worker.runner.fork_server import ForkServer
 from taskmaster_worker.runner.kernel import timestamp
-from taskmaster_worker.runner.messages import Exit, Start, Started
+from taskmaster_worker.runner.messages import Checkpoint, Checkpointed, FromRunner, Progress, Stalled, Start, Started
 from taskmaster_worker.runner.output import Output
 from taskmaster_worker.runner.printer import Printer
 from taskmaster_worker.runner.spec import Report, Spec
-from taskmaster_worker.runner.text import last_bytes, safe_text
+from taskmaster_worker.runner.stall import StallWatch
+from taskmaster_worker.runner.text import safe_text
 from taskmaster_worker.runner.zygote import log
 
 DRAIN_SECONDS = 1.0
-ERROR_BYTES = 4096
 _OVERDUE_SECONDS = 5.0
 
 
@@ -38,7 +39,7 @@ class Attempt:
         token: int,
         server: ForkServer,
         printer: Printer,
-        send: Callable[[Started | Exit], None],
+        send: Callable[[FromRunner], None],
         on_over: Callable[[Attempt], None],
     ) -> None:
         self.id = start["id"]
@@ -49,10 +50,14 @@ class Attempt:
         self._output = Output(start["task"], printer, on_end=self._finish_if_over)
         self._report: Report | None = None
         self._lost = False
+        self._exhausted = False
         self._sent = False
         self._start_time = ""
         self._burial: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._stall_seconds = start.get("stallSeconds")
+        self._stall: StallWatch | None = None
+        self._last_news = 0.0
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours, on_message=self._heard, on_end=self._deserted)
@@ -72,8 +77,14 @@ class Attempt:
 
     def stop(self, grace_seconds: float) -> None:
         """SIGTERM to the tree, SIGKILL after the grace; a supervisor that does not manage is killed as well."""
+        self._watch_no_more()
         self._channel.send({"graceSeconds": grace_seconds})
         self._timers.append(self._loop.call_later(grace_seconds + _OVERDUE_SECONDS, self._deserted))
+
+    def checkpointed(self, answer: Checkpointed) -> None:
+        """Tell the task what became of its checkpoint."""
+        message: dict[str, Any] = {"checkpointed": answer["sequence"]}
+        self._channel.send({**message, "error": answer["error"]} if "error" in answer else message)
 
     def end(self) -> None:
         """SIGKILL to the tree at once."""
@@ -90,14 +101,30 @@ class Attempt:
             self._drain()
 
     def _heard(self, message: dict[str, Any]) -> None:
-        if "started" in message:
-            self._start_time = message["started"]
-            self._send(Started(type="started", id=self.id, startTime=self._start_time))
-        else:
-            self._report = cast("Report", message)
-            self._channel.close()
-            self.server.ended()
-            self._drain()
+        match message:
+            case {"started": time}:
+                self._start_time = time
+                self._send(Started(type="started", id=self.id, startTime=time))
+                if self._stall_seconds is not None:
+                    self._watch(self._stall_seconds)
+            case {"progress": value}:
+                self._last_news = self._loop.time()
+                self._send(Progress(type="progress", id=self.id, progress=value))
+            case {"checkpoint": data, "sequence": sequence}:
+                self._last_news = self._loop.time()
+                self._send(Checkpoint(type="checkpoint", id=self.id, sequence=sequence, data=data))
+            case {"note": text}:
+                self._output.note(safe_text(text))
+            case {"exhausted": reason}:
+                log("error", "no process for the attempt", attempt=self.id, reason=str(reason))
+                self._exhausted = True
+                self.server.ended()
+                self.lose()
+            case _:
+                self._report = cast("Report", message)
+                self._channel.close()
+                self.server.ended()
+                self._drain()
 
     def _deserted(self) -> None:
         if self._report is None and not self._lost and self._burial is None:
@@ -117,29 +144,27 @@ class Attempt:
         if self._sent or not self._output.ended or (self._report is None and not self._lost):
             return
         self._sent = True
+        self._watch_no_more()
         for timer in self._timers:
             timer.cancel()
-        self._send(self._exit())
+        tail = self._output.tail.text()
+        if self._report is not None:
+            self._send(exit_frame(self.id, self._report, tail))
+        else:
+            self._send(lost_frame(self.id, start_time=self._start_time, tail=tail, exhausted=self._exhausted))
         self._on_over(self)
 
-    def _exit(self) -> Exit:
-        now = timestamp()
-        report = self._report or Report(exitCode=None, signal=None, startTime=self._start_time or now, endTime=now)
-        frame = cast("Exit", {"type": "exit", "id": self.id, **report, "tail": self._output.tail.text()})
-        if self._report is None:
-            frame["supervisorLost"] = True
-        if "startError" in frame:
-            frame["startError"] = safe_text(frame["startError"])[:ERROR_BYTES]
-        if "resultError" in frame:
-            frame["resultError"] = safe_text(frame["resultError"])[:ERROR_BYTES]
-        if "error" in frame:
-            error = frame["error"]
-            frame["error"] = {
-                "type": safe_text(error["type"])[:256],
-                "message": safe_text(error["message"])[:ERROR_BYTES],
-                "traceback": last_bytes(safe_text(error["traceback"]), ERROR_BYTES),
-            }
-        return frame
+    def _watch(self, seconds: float) -> None:
+        self._last_news = self._loop.time()
+        self._stall = StallWatch(
+            seconds,
+            last_sign=lambda: max(self._last_news, self._output.last_read),
+            on_stall=lambda: self._send(Stalled(type="stalled", id=self.id)),
+        )
+
+    def _watch_no_more(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
 
 
 def attempt_directory(base: str, token: int) -> str:

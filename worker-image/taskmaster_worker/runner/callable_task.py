@@ -18,17 +18,21 @@ import traceback
 
 from taskmaster_worker.runner import result, task
 from taskmaster_worker.sdk import calling, loading
+from taskmaster_worker.sdk.errors import Fail, RetryAfter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn
 
-    from taskmaster_worker.runner.messages import PythonCall
+    from taskmaster_worker.runner.messages import PythonCall, PythonError
     from taskmaster_worker.runner.spec import Outcome
 
 MESSAGE_CHARACTERS = 2048
 TRACEBACK_CHARACTERS = 4096
+TYPES = 32
+NAME_CHARACTERS = 256
+TYPES_CHARACTERS = 4096
 _OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, "<frozen importlib", importlib.__file__)
 
 
@@ -57,19 +61,40 @@ def _call(call: PythonCall) -> tuple[int, Outcome]:
     except BaseException as error:
         lines = "".join(traceback.format_exception(type(error), error, _users_part(error.__traceback__)))
         print(lines, end="", file=sys.stderr)
-        return 1, {
-            "error": {
-                "type": type(error).__name__,
-                "message": _message(error)[:MESSAGE_CHARACTERS],
-                "traceback": lines[-TRACEBACK_CHARACTERS:],
-            }
-        }
+        return 1, {"error": _report(error, lines)}
     if value is None:
         return 0, {}
     try:
         return 0, {"result": result.checked(value)}
     except result.ResultError as refused:
         return 0, {"resultError": f"return value of {reference}: {refused}"}
+
+
+def _report(error: BaseException, lines: str) -> PythonError:
+    report: PythonError = {
+        "type": type(error).__name__,
+        "types": _types(type(error)),
+        "message": _message(error)[:MESSAGE_CHARACTERS],
+        "traceback": lines[-TRACEBACK_CHARACTERS:],
+    }
+    if isinstance(error, RetryAfter):
+        report["retryAfterSeconds"] = error.seconds
+    if isinstance(error, Fail):
+        report["final"] = True
+    return report
+
+
+def _types(error: type[BaseException]) -> list[str]:
+    names: list[str] = []
+    room = TYPES_CHARACTERS
+    for base in error.__mro__:
+        if base not in (object, BaseException):
+            whole = base.__qualname__ if base.__module__ == "builtins" else f"{base.__module__}.{base.__qualname__}"
+            for name in (base.__name__, whole):
+                room -= len(name)
+                if name not in names and len(names) < TYPES and room >= 0:
+                    names.append(name[:NAME_CHARACTERS])
+    return names
 
 
 def _exit_code(leaving: SystemExit) -> int:

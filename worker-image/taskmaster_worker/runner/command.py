@@ -28,6 +28,10 @@ class StartError(Exception):
         self.exit_code = exit_code
 
 
+class Exhausted(Exception):
+    """No process can be made now: a limit of the container, not the task's doing."""
+
+
 def enter_directory(path: str) -> None:
     """Change to the task's working directory; an empty path stays where the image's WORKDIR put us.
 
@@ -110,6 +114,7 @@ def spawn(run: Run, *, directory: str, stdout: int, stderr: int) -> int:
 
     Raises:
         StartError: the program was not found, or the kernel refused it.
+        OSError: EAGAIN or ENOMEM, a limit of the container.
     """
     argv, field = arguments(run, directory)
     path = find_program(argv[0] if argv else "", field)
@@ -125,7 +130,7 @@ def spawn(run: Run, *, directory: str, stdout: int, stderr: int) -> int:
         )
     except OSError as error:
         match error.errno:
-            case errno.EAGAIN | errno.ENOMEM:  # the container's limits, not the task's doing
+            case errno.EAGAIN | errno.ENOMEM:
                 raise
             case errno.ENOENT:
                 raise StartError(

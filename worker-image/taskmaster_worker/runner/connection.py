@@ -13,7 +13,7 @@ import struct
 from typing import Any, Protocol, cast
 
 from taskmaster_worker.runner.frames import Decoder, FrameError, encode
-from taskmaster_worker.runner.messages import MessageError, parse_start
+from taskmaster_worker.runner.parsing import MessageError, parse_checkpointed, parse_start, parse_stop
 from taskmaster_worker.runner.runner import Runner
 from taskmaster_worker.runner.zygote import log
 
@@ -95,10 +95,9 @@ class Connection(asyncio.Protocol):
             case "start" if self.adopted:
                 self._runner.start(parse_start(message), self.send)
             case "stop" if self.adopted:
-                grace = message.get("graceSeconds", 0)
-                if not isinstance(grace, int | float) or not isinstance(message.get("id"), str) or grace < 0:
-                    raise MessageError("stop needs an id and graceSeconds >= 0")
-                self._runner.stop(message["id"], grace)
+                self._runner.stop(parse_stop(message))
+            case "checkpointed" if self.adopted:
+                self._runner.checkpointed(parse_checkpointed(message))
             case kind if self.adopted:
                 log("info", "frame of unknown type was ignored", type=str(kind))
             case kind:

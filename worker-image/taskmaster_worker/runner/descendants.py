@@ -2,9 +2,17 @@
 
 Two facts of Linux make this exact. A subreaper becomes the parent of every orphan below it, so each living descendant
 is, or has an ancestor that is, its direct child. And the id of a direct child cannot be reused before its parent has
-reaped it. So SIGKILL goes only to direct children, and what they leave behind are the direct children of the next pass;
-when `waitpid` says that there is no child, there is no descendant. SIGTERM, which asks all of them at once, cannot be
-as exact: it walks the tree.
+reaped it. So when `waitpid` says that there is no child, there is no descendant, and until then there is something left
+to kill.
+
+Killing is not fast enough by itself against processes that keep forking: whoever is killed hands its children over
+alive. So the tree is frozen first. A process that has been sent SIGSTOP forks no more (the kernel looks for signals
+before it lets a fork succeed), so the list of its children, read afterwards, is whole. When no new process has turned
+up, everything stands still, and SIGKILL goes to all of it, children before their parents. What slipped through is met
+again in the next round.
+
+Signals to more than direct children walk the tree: an id could end, and be reused, between being read and being
+signalled. That takes a whole turn of the process ids within microseconds.
 
 `/proc/PID/task/TID/children` lists children without reading all of /proc; where a sandbox lacks it, parent ids are read
 instead.
@@ -17,7 +25,9 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
+
+_ROUNDS = 1000
 
 
 def children(pid: int) -> list[int]:
@@ -47,25 +57,43 @@ def children_by_scan(pid: int) -> list[int]:
     return found
 
 
-def terminate_all() -> None:
-    """Send SIGTERM to every descendant; SIGCONT follows, so that a stopped process can obey."""
-    waiting = children(os.getpid())
+def walk() -> Iterator[tuple[int, int]]:
+    """Go through every descendant, parents first: (pid, its parent's pid). Children are read after the yield."""
+    waiting = [(pid, os.getpid()) for pid in children(os.getpid())]
     seen: set[int] = set()
     while waiting:
-        pid = waiting.pop()
+        pid, parent = waiting.pop()
         if pid not in seen:
             seen.add(pid)
-            waiting += children(pid)
-            send(pid, signal.SIGTERM)
-            send(pid, signal.SIGCONT)
+            yield pid, parent
+            waiting += [(child, pid) for child in children(pid)]
 
 
-def kill_children(known: Container[int] = ()) -> list[int]:
-    """Send SIGKILL to each direct child that is not known; return those. Repeat, reaping, until there are none."""
-    strangers = [pid for pid in children(os.getpid()) if pid not in known]
-    for pid in strangers:
+def terminate_all() -> None:
+    """Send SIGTERM to every descendant; SIGCONT follows, so that a stopped process can obey."""
+    for pid, _ in walk():
+        send(pid, signal.SIGTERM)
+        send(pid, signal.SIGCONT)
+
+
+def kill_all(known: Container[int] = ()) -> bool:
+    """Kill every descendant but the children that are known and what is below them; return whether there was any.
+
+    Repeat, reaping, until there was none.
+    """
+    frozen: dict[int, None] = {}
+    for _ in range(_ROUNDS):
+        waiting = [pid for pid in children(os.getpid()) if pid not in known and pid not in frozen]
+        if not waiting:
+            break
+        while waiting:
+            pid = waiting.pop()
+            frozen[pid] = None
+            send(pid, signal.SIGSTOP)
+            waiting += [child for child in children(pid) if child not in frozen]
+    for pid in reversed(frozen):  # a child of a process that was killed first could be woken by SIGHUP and SIGCONT
         send(pid, signal.SIGKILL)
-    return strangers
+    return bool(frozen)
 
 
 def reap() -> tuple[list[tuple[int, int]], bool]:

@@ -2,8 +2,8 @@
 
 The agent's first frame is `hello`; the runner ends whatever is left of an earlier connection and then answers with its
 own. Every `start` is answered by at most one `started` and exactly one `exit`, unless the connection ends first;
-between those come any number of `progress` and `checkpoint` and at most one `stalled`. The types are for readers and for
-mypy; what is checked at run time is in `parsing`.
+between those come any number of `progress` and `checkpoint` and at most one `stalled`. The types are for readers and
+for mypy; what is checked at run time is in `parsing`.
 """
 
 from __future__ import annotations

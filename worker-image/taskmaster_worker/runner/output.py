@@ -30,6 +30,8 @@ class Output:
 
     def __init__(self, identity: TaskIdentity, printer: Printer, *, on_end: Callable[[], None]) -> None:
         self.tail = Tail()
+        self.last_read = 0.0
+        """When something was read last, on the monotonic clock."""
         self._identity = identity
         self._printer = printer
         self._on_end = on_end
@@ -83,12 +85,16 @@ class Output:
             self._credit -= len(line) + LINE_COST
             self._print(time_text, stream, safe_text(line))
 
+    def note(self, text: str) -> None:
+        """Print a line of our own about the attempt."""
+        self._print(timestamp(), "runner", text)
+
     def stream_ended(self, stream: Stream) -> None:
         """Forget a stream; called by it."""
         self._streams.discard(stream)
         if not self._streams:
             if self._unprinted:
-                self._print(timestamp(), "runner", f"[{self._unprinted} lines were not printed]")
+                self.note(f"[{self._unprinted} lines were not printed]")
             self._on_end()
 
     def _print(self, time_text: str, stream: str, message: str) -> None:
@@ -136,6 +142,7 @@ class Stream:
             self.close()
             return
         self._output.tail.add(data)
+        self._output.last_read = self._loop.time()
         if self._output.muted():
             self._output.skip(data.count(b"\n") or 1)
             self._rest = data[data.rfind(b"\n") + 1 :] if b"\n" in data else b""

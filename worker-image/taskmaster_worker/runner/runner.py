@@ -11,9 +11,9 @@ from typing import Final
 
 from taskmaster_worker.runner import descendants
 from taskmaster_worker.runner.attempt import Attempt, attempt_directory
+from taskmaster_worker.runner.ending import lost_frame
 from taskmaster_worker.runner.fork_server import ForkServer
-from taskmaster_worker.runner.kernel import timestamp
-from taskmaster_worker.runner.messages import Exit, Start, Started
+from taskmaster_worker.runner.messages import Checkpointed, FromRunner, Start, Stop
 from taskmaster_worker.runner.printer import Printer
 from taskmaster_worker.runner.settings import Settings
 from taskmaster_worker.runner.spec import Spec
@@ -56,7 +56,7 @@ class Runner:
         for server in self._servers:
             server.start()
 
-    def start(self, start: Start, send: Callable[[Started | Exit], None]) -> None:
+    def start(self, start: Start, send: Callable[[FromRunner], None]) -> None:
         """Start an attempt; one that is running already is left alone."""
         if start["id"] in self.attempts:
             log("warning", "start of an attempt that is running was ignored", attempt=start["id"])
@@ -70,7 +70,7 @@ class Runner:
             )
         except OSError as error:  # no descriptors left: not the task's fault
             log("error", "attempt cannot be started", attempt=start["id"], error=str(error))
-            send(_lost(start["id"]))
+            send(lost_frame(start["id"], exhausted=True))
             return
         self.attempts[attempt.id] = attempt
         self._empty.clear()
@@ -86,13 +86,21 @@ class Runner:
                 env={**start.get("env", {}), **identity},
                 workingDir=start.get("workingDir", ""),
                 directory=attempt_directory(self._workspace, self._token),
+                dependencies=start.get("dependencies", {}),
+                checkpoint=start.get("checkpoint"),
+                memoryBytes=start.get("memoryBytes"),
             )
         )
 
-    def stop(self, attempt_id: str, grace_seconds: float) -> None:
+    def stop(self, order: Stop) -> None:
         """Stop an attempt; an unknown one has ended already."""
-        if (attempt := self.attempts.get(attempt_id)) is not None:
-            attempt.stop(grace_seconds)
+        if (attempt := self.attempts.get(order["id"])) is not None:
+            attempt.stop(order["graceSeconds"])
+
+    def checkpointed(self, answer: Checkpointed) -> None:
+        """Pass on what became of a checkpoint."""
+        if (attempt := self.attempts.get(answer["id"])) is not None:
+            attempt.checkpointed(answer)
 
     async def end_all(self) -> None:
         """Kill every process of every attempt and return when none is left."""
@@ -143,20 +151,6 @@ class Runner:
 
     async def _sweep(self, known: set[int]) -> None:
         """Kill and collect every child that is not known: what a dead zygote has left to this process."""
-        while descendants.kill_children(known):
+        while descendants.kill_all(known):
             descendants.reap()
             await asyncio.sleep(_SWEEP_SECONDS)
-
-
-def _lost(attempt_id: str) -> Exit:
-    now = timestamp()
-    return Exit(
-        type="exit",
-        id=attempt_id,
-        exitCode=None,
-        signal=None,
-        startTime=now,
-        endTime=now,
-        tail="",
-        supervisorLost=True,
-    )

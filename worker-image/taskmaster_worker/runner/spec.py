@@ -1,7 +1,9 @@
 """What the runner tells a supervisor, and what it hears back; both as frames on the attempt's control socket.
 
-One `Spec` goes down first, then any number of `StopOrder`; up comes `{"started": time}` and, when no process of the
-attempt is left, one `Report`. Either side's end of the socket closing means that the other has to finish alone.
+One `Spec` goes down first, then any number of `StopOrder` and `Answer`. Up comes `{"started": time}`, then any number
+of `{"progress": value}`, `CheckpointMade` and `{"note": text}` (for the attempt's log), and when no process of the
+attempt is left one `Report`; or only `{"exhausted": reason}`, where no process can be made. Either side's end of the
+socket closing means that the other has to finish alone.
 """
 
 from __future__ import annotations
@@ -18,12 +20,29 @@ class Spec(TypedDict):
     env: dict[str, str]
     workingDir: str
     directory: str
+    dependencies: dict[str, Any]
+    checkpoint: Any
+    memoryBytes: int | None
 
 
 class StopOrder(TypedDict):
     """SIGTERM now, SIGKILL after the grace."""
 
     graceSeconds: float
+
+
+class Answer(TypedDict):
+    """What became of the checkpoint with this sequence."""
+
+    checkpointed: int
+    error: NotRequired[str]
+
+
+class CheckpointMade(TypedDict):
+    """A checkpoint of the task; `sequence` grows from 1."""
+
+    checkpoint: Any
+    sequence: int
 
 
 class Outcome(TypedDict, total=False):
@@ -49,3 +68,4 @@ class Report(TypedDict):
     resultError: NotRequired[str]
     error: NotRequired[PythonError]
     startError: NotRequired[str]
+    outOfMemory: NotRequired[int]

@@ -5,7 +5,8 @@ supervisor; standard input is the zygote's /dev/null. Signals were blocked acros
 meanwhile is not lost.
 
 What became of the callable is written to a pipe as one `Outcome`. Nobody reads it before the task has ended, so an
-outcome has to fit into it (64 KiB): a result has at most 32 KiB, an error at most 6 KiB characters of at most 6 bytes.
+outcome has to fit into it (64 KiB): a result has at most 32 KiB, an error at most 6 KiB characters of at most 6 bytes
+and 4 KiB characters of type names of at most 4.
 """
 
 from __future__ import annotations
@@ -19,14 +20,35 @@ from taskmaster_worker.runner import command, kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from taskmaster_worker.runner.spec import Outcome, Spec
 
 
-def run_callable(spec: Spec, *, supervisor: int, stdout: int, stderr: int, outcome: int) -> NoReturn:
-    """Become the task; called in a fresh fork of the supervisor, whose own code must never go on in this process."""
+def fork(spec: Spec, leave: Callable[[], None], *, stdout: int, stderr: int) -> tuple[int, int]:
+    """Fork the process of a callable; return its process id and the end of the pipe where its outcome will be.
+
+    `leave` is called in the new process.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    supervisor = os.getpid()
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        _run_callable(spec, leave, supervisor=supervisor, stdout=stdout, stderr=stderr, outcome=writer)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    return pid, reader
+
+
+def _run_callable(
+    spec: Spec, leave: Callable[[], None], *, supervisor: int, stdout: int, stderr: int, outcome: int
+) -> NoReturn:
+    """Become the task: the supervisor's own code must never go on in this process."""
     try:
+        leave()
         _detach(supervisor, stdout, stderr)
         from taskmaster_worker.runner import callable_task  # loaded in the python zygote only
 

@@ -71,8 +71,9 @@ class Zygote:
     def _fork(self, token: int, received: list[int]) -> None:
         try:
             pid = os.fork()
-        except OSError as error:  # the attempt's control socket closes unanswered: its supervisor counts as lost
+        except OSError as error:  # a limit of the container
             log("error", "no process for the supervisor", error=str(error))
+            supervisor.tell_exhausted(socket.socket(fileno=received.pop(0)), str(error.strerror))
             pid = -1
         if pid == 0:
             self._control.close()
@@ -99,7 +100,7 @@ class Zygote:
 
     def _kill_all_but(self, known: Container[int], *, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while descendants.kill_children(known):
+        while descendants.kill_all(known):
             self._reap()
             if time.monotonic() > until:
                 log("error", "processes could not be killed")

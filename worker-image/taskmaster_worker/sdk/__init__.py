@@ -1,1 +1,4 @@
-"""What user code in Python meets: how a callable is found and how it is called. Standard library only."""
+"""What user code in Python meets: the SDK, and how a callable is found and called. Standard library only.
+
+Its names are exported by `taskmaster_worker`. Arguments are validated by pydantic where the image has it.
+"""

@@ -1,0 +1,126 @@
+"""The attempt's context socket: where the SDK, in any process of the task, reports progress and checkpoints.
+
+A Unix stream socket in the attempt's directory, with the frames of `frames`. A task sends `{"progress": value}` and
+`{"checkpoint": data}`; only the latter is answered, with `{}` or `{"error": sentence}`, on the connection it came from
+and in order. Whoever breaks the format loses the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+
+from taskmaster_worker.runner import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LONGEST_PATH = 107
+"""Bytes of a path that fit into a socket's address."""
+_CONNECTIONS = 256
+_READ_BYTES = 64 * 1024
+_READS_AT_END = 64
+
+
+class ContextServer:
+    """Accepts and reads without waiting. `on_message` gets the connection's descriptor and what it said."""
+
+    def __init__(self, path: str, poll: select.poll, on_message: Callable[[int, dict[str, Any]], None]) -> None:
+        """Listen at the path.
+
+        Raises:
+            OSError: the file system takes no sockets.
+        """
+        self._poll = poll
+        self._on_message = on_message
+        self._connections: dict[int, tuple[socket.socket, frames.Decoder]] = {}
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            _bind(self._listener, path)
+            self._listener.listen()
+        except OSError:
+            self._listener.close()
+            raise
+        self._poll.register(self._listener, select.POLLIN)
+
+    def ready(self, descriptor: int) -> None:
+        """Read what has come on a descriptor that may be ours."""
+        if descriptor == self._listener.fileno():
+            self._accept()
+        elif descriptor in self._connections:
+            self._read(descriptor)
+
+    def answer(self, descriptor: int, message: dict[str, Any]) -> None:
+        """Send an answer; who does not take it at once loses the connection."""
+        if descriptor in self._connections:
+            data = frames.encode(message)
+            try:
+                whole = self._connections[descriptor][0].send(data) == len(data)
+            except OSError:
+                whole = False
+            if not whole:
+                self._drop(descriptor)
+
+    def drain(self) -> None:
+        """Read what the processes of the task, dead by now, have left in their sockets."""
+        while self._accept():
+            pass
+        for descriptor in list(self._connections):
+            for _ in range(_READS_AT_END):
+                if not self._read(descriptor):
+                    break
+
+    def close(self) -> None:
+        """Close every socket of this process, of which a fork has copies."""
+        self._listener.close()
+        for connection, _ in self._connections.values():
+            connection.close()
+
+    def _accept(self) -> bool:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return False
+        connection.setblocking(False)
+        self._connections[connection.fileno()] = connection, frames.Decoder()
+        self._poll.register(connection, select.POLLIN)
+        if len(self._connections) == _CONNECTIONS:  # the others wait until one of these has ended
+            self._poll.unregister(self._listener)
+            return False
+        return True
+
+    def _read(self, descriptor: int) -> bool:
+        connection, decoder = self._connections[descriptor]
+        try:
+            data = connection.recv(_READ_BYTES)
+            messages = decoder.feed(data)
+        except BlockingIOError:
+            return False
+        except (OSError, frames.FrameError):
+            data, messages = b"", []
+        for message in messages:
+            self._on_message(descriptor, message)
+        if not data:
+            self._drop(descriptor)
+        return bool(data) and descriptor in self._connections
+
+    def _drop(self, descriptor: int) -> None:
+        if len(self._connections) == _CONNECTIONS:
+            self._poll.register(self._listener, select.POLLIN)
+        self._poll.unregister(descriptor)
+        self._connections.pop(descriptor)[0].close()
+
+
+def _bind(listener: socket.socket, path: str) -> None:
+    """Bind to a path of any length: a long one is reached through a descriptor of its directory."""
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        listener.bind(path)
+        return
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    finally:
+        os.close(directory)
