@@ -1,32 +1,22 @@
-"""The runner as a real process, spoken to in frames: what tasks report, and that nothing of them ever survives.
-
-Every process of a test inherits a unique variable from the runner's environment, so "no process is left" is a look at
-/proc.
-"""
+"""The runner as a real process, spoken to in frames: what tasks report, and that nothing of them ever survives."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
 import sys
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
+from tests.unit.runner_process import SLEEP, TIMEOUT, Agent, Factory, RunnerProcess, python, runners, shell
 
-import taskmaster_worker
-from taskmaster_worker.runner.frames import Decoder, encode
+from taskmaster_worker.runner.frames import encode
 
-PACKAGES = Path(taskmaster_worker.__file__).parents[1]
-TIMEOUT = 15.0
-SLEEP = {"command": ["sleep", "1000"]}
 IGNORES_TERM = {"command": ["sh", "-c", "trap '' TERM; echo ignoring; while :; do sleep 1; done"]}
 # A daemon: forks twice, leads a session of its own, ignores SIGTERM, closes its output.
 DAEMON = """
@@ -99,213 +89,16 @@ def crashes():
 number = 5
 """
 
-# pytest-asyncio asks for the current loop before the first async fixture. Where none was ever set, Python < 3.14 makes
-# one for the asking, which nobody closes; the warning then hits any later test.
-asyncio.set_event_loop(None)
-
-
-class Agent:
-    """The agent's end of a connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.frames: list[dict[str, Any]] = []
-        self.closed = asyncio.Event()
-        self._writer = writer
-        self._news = asyncio.Condition()
-        self._reading = asyncio.create_task(self._read(reader))
-        self._count = 0
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        decoder = Decoder()
-        try:
-            while data := await reader.read(65536):
-                async with self._news:
-                    self.frames += decoder.feed(data)
-                    self._news.notify_all()
-        except ConnectionResetError:
-            pass
-        self.closed.set()
-
-    def send(self, message: dict[str, Any]) -> None:
-        self._writer.write(encode(message))
-
-    def send_raw(self, data: bytes) -> None:
-        self._writer.write(data)
-
-    def start(self, run: dict[str, Any], *, attempt_id: str = "", **more: Any) -> str:
-        self._count += 1
-        attempt_id = attempt_id or f"uid/{self._count}"
-        task = {"name": "name", "namespace": "space", "uid": "uid", "attempt": self._count}
-        self.send({"type": "start", "id": attempt_id, "task": task, "run": run, **more})
-        return attempt_id
-
-    def stop(self, attempt_id: str, grace: float) -> None:
-        self.send({"type": "stop", "id": attempt_id, "graceSeconds": grace})
-
-    async def frame(self, kind: str, attempt_id: str | None = None) -> dict[str, Any]:
-        def found() -> dict[str, Any] | None:
-            return next((f for f in self.frames if f["type"] == kind and f.get("id") == attempt_id), None)
-
-        async with asyncio.timeout(TIMEOUT), self._news:
-            await self._news.wait_for(lambda: found() is not None)
-        frame = found()
-        assert frame is not None
-        return frame
-
-    async def exit(self, attempt_id: str) -> dict[str, Any]:
-        return await self.frame("exit", attempt_id)
-
-    async def run(self, run: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return await self.exit(self.start(run, **more))
-
-    async def close(self) -> None:
-        self._writer.close()
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-
-
-class RunnerProcess:
-    """A runner, its log, and the processes that came from it."""
-
-    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
-        self.mark = f"TEST_MARK={uuid.uuid4().hex}".encode()
-        self.socket = directory / "runner.sock"
-        self.directory = directory
-        self.lines: list[dict[str, Any]] = []
-        self.log: list[str] = []
-        self.silent = True  # no traceback may appear in its log
-        self._news = asyncio.Condition()
-        self._environment = environment
-        self._stack = AsyncExitStack()
-
-    async def begin(self) -> None:
-        name, _, value = self.mark.decode().partition("=")
-        base = {key: text for key, text in os.environ.items() if not key.startswith(("TASKMASTER_", "PYTHON"))}
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "taskmaster_worker.runner",
-            cwd=self.directory,
-            env={
-                **base,
-                name: value,
-                "PYTHONPATH": f"{PACKAGES}:{self.directory}/app",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "TMPDIR": str(self.directory),
-                "TASKMASTER_RUNNER_SOCKET": str(self.socket),
-                "TASKMASTER_AGENT_UID": str(os.getuid()),
-                **self._environment,
-            },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**20,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self._readers = [
-            asyncio.create_task(self._read(self.process.stdout, lambda line: self.lines.append(json.loads(line)))),
-            asyncio.create_task(self._read(self.process.stderr, lambda line: self.log.append(line.decode()))),
-        ]
-        await self.logged("runner listens")
-
-    async def _read(self, stream: asyncio.StreamReader, keep: Callable[[bytes], None]) -> None:
-        async for line in stream:
-            async with self._news:
-                keep(line)
-                self._news.notify_all()
-
-    async def logged(self, text: str) -> None:
-        await self._until(lambda: any(text in line for line in self.log), text)
-
-    async def printed(self, text: str) -> None:
-        await self._until(lambda: any(text in line["message"] for line in self.lines), text)
-
-    async def _until(self, condition: Callable[[], bool], text: str) -> None:
-        try:
-            async with asyncio.timeout(TIMEOUT), self._news:
-                await self._news.wait_for(condition)
-        except TimeoutError:
-            pytest.fail(f"never seen: {text!r}; log: {self.log}")
-
-    async def connect(self, *, hello: bool = True) -> Agent:
-        agent = Agent(*await asyncio.open_unix_connection(self.socket))
-        self._stack.push_async_callback(agent.close)
-        if hello:
-            agent.send({"type": "hello", "version": 2, "incarnation": "test"})
-            await agent.frame("hello")
-        return agent
-
-    def processes(self) -> dict[int, str]:
-        """Living processes of this runner, itself included, by id with their command line."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if self.mark in (entry / "environ").read_bytes().split(b"\0"):
-                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                except OSError:
-                    continue
-        return found
-
-    def tasks(self) -> dict[int, str]:
-        """Processes that are neither the runner nor a zygote nor a supervisor."""
-        return {pid: line for pid, line in self.processes().items() if "taskmaster_worker.runner" not in line}
-
-    def zygotes(self) -> dict[str, int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
-        return {"python" if "callable_task" in line else "plain": pid for pid, line in lines.items() if line}
-
-    def supervisors(self, server: str) -> list[int]:
-        pid = self.zygotes()[server]
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    async def none_left(self, processes: Callable[[], dict[int, str]]) -> None:
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                while processes():  # noqa: ASYNC110 - /proc cannot be awaited
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            pytest.fail(f"still alive: {processes()}; log: {self.log}")
-
-    async def finish(self) -> None:
-        await self._stack.aclose()
-        if self.process.returncode is None:
-            self.process.terminate()
-        async with asyncio.timeout(TIMEOUT):
-            await self.process.wait()
-            await asyncio.gather(*self._readers)
-        await self.none_left(self.processes)
-
-
-Factory = Callable[..., Awaitable[RunnerProcess]]
-
 
 @pytest_asyncio.fixture
 async def make_runner(tmp_path: Path) -> AsyncIterator[Factory]:
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "jobs.py").write_text(MODULE)
-    (tmp_path / "app" / "needs_more.py").write_text("import not_installed_anywhere\n")
-    (tmp_path / "app" / "bad_syntax.py").write_text("def (:\n")
     (tmp_path / "daemon.py").write_text(DAEMON)
     (tmp_path / "data").write_text("no program")
     (tmp_path / "no_format").write_text("neither ELF nor #!")
     (tmp_path / "no_format").chmod(0o755)
-    made: list[RunnerProcess] = []
-
-    async def make(**environment: str) -> RunnerProcess:
-        process = RunnerProcess(tmp_path, environment)
-        made.append(process)
-        await process.begin()
-        return process
-
-    yield make
-    for process in made:
-        await process.finish()
-        if process.silent:
-            assert not any("Traceback" in line for line in process.log), process.log
-    if all(process.process.returncode == 0 for process in made):
-        assert [name for name in os.listdir(tmp_path) if name.startswith("taskmaster-runner-")] == []
+    modules = {"jobs": MODULE, "needs_more": "import not_installed_anywhere\n", "bad_syntax": "def (:\n"}
+    async with runners(tmp_path, modules) as make:
+        yield make
 
 
 @pytest_asyncio.fixture
@@ -320,14 +113,6 @@ async def agent(runner: RunnerProcess) -> Agent:
 
 def daemon(runner: RunnerProcess, then: str) -> dict[str, Any]:
     return {"command": [sys.executable, str(runner.directory / "daemon.py"), str(runner.directory / "up"), then]}
-
-
-def shell(source: str) -> dict[str, Any]:
-    return {"command": ["sh", "-c", source]}
-
-
-def python(reference: str, **arguments: Any) -> dict[str, Any]:
-    return {"python": {"callable": reference, "args": arguments}}
 
 
 class End(NamedTuple):
