@@ -9,7 +9,7 @@ from taskmaster.api import decode, names
 from taskmaster.api.models.task import ResolvedPolicy, TaskSpec
 from taskmaster.api.times import to_wire
 from taskmaster.core.phase import Phase
-from taskmaster.core.policy import BUILT_IN, Backoff, Jitter, Policy, RetryPolicy, Timeouts
+from taskmaster.core.policy import BUILT_IN, Backoff, Jitter, Policy, RetryPolicy, RetryRule, RuleAction, Timeouts
 from taskmaster.core.retry import Spent
 from taskmaster.core.task import Holder
 
@@ -62,8 +62,8 @@ def test_history_of_a_finished_task_is_not_kept(phase: str) -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    stored = task_object(newInTheNextVersion={"a": 1}, retry={"limit": 1, "rules": []}, timeouts={"stallSeconds": 1})
-    stored["status"] |= {"progress": {"current": 1}, "assignment": {**assignment(), "new": 1}}
+    stored = task_object(newInTheNextVersion={"a": 1}, retry={"limit": 1, "new": []}, timeouts={"newSeconds": 1})
+    stored["status"] |= {"new": {"current": 1}, "assignment": {**assignment(), "new": 1}}
     found = decode.task(stored)
     assert found.policy.retry.limit == 1
     assert found.policy.timeouts == BUILT_IN.timeouts
@@ -72,7 +72,7 @@ def test_unknown_fields_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("status", "phase"), "Skipped"),
+        (("status", "phase"), "Paused"),
         (("status", "startTime"), "yesterday"),
         (("spec", "retry"), {"backoff": {"jitter": "Decorrelated"}}),
         (("metadata", "creationTimestamp"), "never"),
@@ -117,6 +117,14 @@ def test_assignment_without_its_holder_raises(field: str) -> None:
         ),
         ({"timeouts": {"graceSeconds": 0}}, Policy(timeouts=Timeouts(grace_seconds=0))),
         ({"timeouts": {"attemptSeconds": 1}}, Policy(timeouts=Timeouts(attempt_seconds=1))),
+        (
+            {"timeouts": {"pendingSeconds": 1, "totalSeconds": 2, "stallSeconds": 3}},
+            Policy(timeouts=Timeouts(pending_seconds=1, total_seconds=2, stall_seconds=3)),
+        ),
+        (
+            {"retry": {"rules": [{"name": "r", "action": "Fail", "onExitCodes": [64], "onHTTPStatuses": [404]}]}},
+            Policy(RetryPolicy(rules=(RetryRule("r", RuleAction.FAIL, exit_codes=(64,), http_statuses=(404,)),))),
+        ),
     ],
 )
 def test_policy_is_the_tasks_own_word_then_the_built_in_default(spec: dict[str, Any], expected: Policy) -> None:
@@ -140,13 +148,24 @@ def test_built_in_defaults_are_those_that_the_texts_of_the_schema_promise() -> N
         name: field["description"]
         for model in ("RetrySpec", "BackoffSpec", "TimeoutsSpec")
         for name, field in definitions[model]["properties"].items()
-        if name != "backoff"
+        if "Default " in field["description"]
     }
     assert {name: text.rpartition("Default ")[2].removesuffix(".") for name, text in texts.items()} == {
         name: str(value) for name, value in promised.items()
     }
 
 
+SECONDS = st.none() | st.integers(1, 10_000)
+RULES = st.builds(
+    RetryRule,
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(list(RuleAction)),
+    st.lists(st.integers(1, 255), max_size=2).map(tuple),
+    st.lists(st.integers(1, 64), max_size=2).map(tuple),
+    st.lists(st.sampled_from(["OSError", "a.b.C"]), max_size=2).map(tuple),
+    st.lists(st.sampled_from(["TimedOut", "Stalled"]), max_size=2).map(tuple),
+    st.lists(st.integers(100, 599), max_size=2).map(tuple),
+)
 POLICIES = st.builds(
     Policy,
     st.builds(
@@ -157,8 +176,9 @@ POLICIES = st.builds(
         st.builds(
             Backoff, st.integers(0, 1_000), st.integers(1, 100), st.integers(0, 1_000), st.sampled_from(list(Jitter))
         ),
+        st.lists(RULES, max_size=3).map(tuple),
     ),
-    st.builds(Timeouts, st.integers(1, 10_000), st.integers(0, 10_000)),
+    st.builds(Timeouts, st.integers(1, 10_000), st.integers(0, 10_000), st.none(), SECONDS, SECONDS),
 )
 
 
@@ -166,7 +186,7 @@ POLICIES = st.builds(
 def test_policy_survives_the_round_trip_through_an_assignment(policy: Policy) -> None:
     encoded = decode.encode_policy(policy)
     assert decode.assigned_policy({"policy": encoded}) == policy
-    assert ResolvedPolicy.model_validate(encoded).model_dump(by_alias=True, mode="json") == encoded
+    assert ResolvedPolicy.model_validate(encoded).model_dump(by_alias=True, mode="json", exclude_none=True) == encoded
 
 
 def test_equal_policies_of_many_tasks_are_one_object() -> None:

@@ -13,10 +13,10 @@ from tests.sim.json_patch import apply_json_patch
 from taskmaster.api import decode, patches
 from taskmaster.api.models.task import TaskStatus
 from taskmaster.api.times import to_wire
-from taskmaster.core.phase import IllegalMove, Phase
+from taskmaster.core.phase import TERMINAL, IllegalMove, Phase
 from taskmaster.core.reason import EndReason, PendingReason
 from taskmaster.core.retry import Again, Finish, Outcome, Spent
-from taskmaster.core.task import Holder, Instant, Task
+from taskmaster.core.task import Holder, Instant, StopReason
 from taskmaster.kube.errors import Unprocessable
 
 Object = dict[str, Any]
@@ -25,8 +25,8 @@ Ops = Sequence[patches.Operation]
 NOW = Instant(EPOCH + 100)
 STARTED = Instant(EPOCH + 90)
 HOLDER = Holder("w", "uid-of-w", "i1")
-FAILED = patches.Ended(Outcome.FAILED, EndReason.EXIT_CODE, "exit code 3", NOW, STARTED, 3, "tail")
-DONE = patches.Ended(Outcome.SUCCEEDED, EndReason.COMPLETED, "", NOW, STARTED, 0, "tail", {"a": 1})
+FAILED = patches.Ended(Outcome.FAILED, EndReason.EXIT_CODE, "exit code 3", NOW, STARTED, "tail", exit_code=3)
+DONE = patches.Ended(Outcome.SUCCEEDED, EndReason.COMPLETED, "", NOW, STARTED, "tail", {"a": 1}, exit_code=0)
 LOST = patches.Ended(Outcome.WORKER_LOST, EndReason.WORKER_LOST, "the pod is gone", NOW)
 
 
@@ -77,6 +77,32 @@ def requeue(on: Object) -> Ops:
 
 def give_up(on: Object) -> Ops:
     return patches.requeue(decode.task(on), LOST, Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(0, 6)))
+
+
+SAVED = patches.Saved(
+    progress={"current": 1, "total": 2, "message": "m"},
+    checkpoint={"attempt": 1, "time": to_wire(NOW), "data": {"a": [1]}},
+)
+
+
+def save(on: Object) -> Ops:
+    return patches.save(on["metadata"]["uid"], on["status"]["attempt"], HOLDER, SAVED)
+
+
+def request_stop(on: Object) -> Ops:
+    return patches.request_stop(decode.task(on), StopReason.TIMED_OUT, now=NOW)
+
+
+def cancel(on: Object) -> Ops:
+    return patches.end_waiting(decode.task(on), Phase.CANCELLED, EndReason.CANCELLED, "cancelled", now=NOW)
+
+
+def hold(on: Object) -> Ops:
+    return patches.hold(decode.task(on), now=NOW)
+
+
+def resume(on: Object) -> Ops:
+    return patches.resume(decode.task(on), now=NOW)
 
 
 def explain(on: Object) -> Ops:
@@ -158,6 +184,43 @@ GUARDS: list[tuple[str, Object, Callable[[Object], Ops], dict[str, Change]]] = [
         )
         for name, make in (("finish", finish), ("again", again))
         for state in (assigned(), running())
+    ),
+    (
+        "save",
+        running(),
+        save,
+        {
+            "recreated": recreated,
+            "not-reported": in_status(phase="Assigned"),
+            "finished": in_status(phase="Failed"),
+            "next-attempt": in_status(attempt=2),
+            "other-pod": in_status(**OTHER_POD),
+            "other-incarnation": in_status(**OTHER_LIFE),
+        },
+    ),
+    (
+        "request-stop",
+        running(),
+        request_stop,
+        {
+            "recreated": recreated,
+            "finished": in_status(phase="Succeeded"),
+            "next-attempt": in_status(attempt=2),
+        },
+    ),
+    *(
+        (
+            name,
+            pending(),
+            make,
+            {
+                "recreated": recreated,
+                "edited": edited,
+                "assigned": in_status(phase="Assigned"),
+                "tried-meanwhile": in_status(attempt=1),
+            },
+        )
+        for name, make in (("cancel", cancel), ("hold", hold), ("resume", resume))
     ),
     *(
         (
@@ -356,7 +419,7 @@ def test_explanation_also_answers_an_edit() -> None:
     assert (after["reason"], after["message"], after["observedGeneration"]) == ("NoFreeSlot", "all slots are taken", 2)
 
 
-@pytest.mark.parametrize("phase", ["Pending", "Assigned", "Running", "Succeeded", "Failed"])
+@pytest.mark.parametrize("phase", list(Phase))
 def test_edit_is_answered_in_every_phase_by_that_field_alone(phase: str) -> None:
     state = stored({"phase": phase}, generation=4)
     assert status_after(state, observe(state)) == {**state["status"], "observedGeneration": 4}
@@ -380,18 +443,146 @@ def test_long_messages_are_cut_to_what_the_schema_holds() -> None:
     assert len(status_after(pending(), explained)["message"]) == 1_024
 
 
-@pytest.mark.parametrize("phase", ["Assigned", "Running", "Succeeded", "Failed"])
-def test_only_a_pending_task_can_be_assigned(phase: str) -> None:
+@pytest.mark.parametrize("make", [assign, cancel, hold, resume, explain])
+@pytest.mark.parametrize("phase", ["Assigned", "Running", "Succeeded", "Failed", "Cancelled", "Skipped"])
+def test_what_is_for_waiting_tasks_is_for_no_others(phase: str, make: Callable[[Object], Ops]) -> None:
     with pytest.raises(IllegalMove):
-        patches.assign(held_task(status={"phase": phase}), worker(), now=NOW)
+        make(assigned(phase=phase))
 
 
-@pytest.mark.parametrize("known", [held_task(status={"phase": "Succeeded"}), held_task(status={"phase": "Failed"})])
-def test_finished_task_cannot_be_requeued(known: Task) -> None:
+@pytest.mark.parametrize("phase", sorted(TERMINAL))
+def test_finished_task_cannot_be_requeued(phase: str) -> None:
     for decision in (Again(0.0, Spent()), Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent())):
-        if decision != Finish(known.phase, EndReason.BUDGET_EXHAUSTED, Spent()):
-            with pytest.raises(IllegalMove):
-                patches.requeue(known, LOST, decision)
+        with pytest.raises(ValueError, match="nothing holds"):
+            patches.requeue(held_task(status={"phase": phase}), LOST, decision)
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Assigned", "Running"])
+def test_only_a_finished_task_can_be_run_again(phase: str) -> None:
+    with pytest.raises(IllegalMove):
+        patches.run_again(held_task(status={"phase": phase}), now=NOW)
+
+
+def test_the_assignment_begins_the_total_time_once_per_run() -> None:
+    state = task_object(timeouts={"totalSeconds": 60})
+    assert status_after(state, assign(state))["deadlineTime"] == to_wire(NOW + 60)
+    state["status"]["deadlineTime"] = to_wire(EPOCH)
+    assert status_after(state, assign(state))["deadlineTime"] == to_wire(EPOCH)
+
+
+@pytest.mark.parametrize("make", [assign, cancel], ids=["assign", "cancel"])
+def test_a_request_that_the_task_was_created_with_is_recorded_at_first_sight(make: Callable[[Object], Ops]) -> None:
+    state = task_object(retryRequest="as applied")
+    assert status_after(state, make(state))["observedRetryRequest"] == "as applied"
+    assert "observedRetryRequest" not in status_after(pending(), make(pending()))
+
+
+def test_a_stop_request_goes_with_its_attempt() -> None:
+    after = status_after(running(), request_stop(running()))
+    assert after["stopRequest"] == {"reason": "TimedOut", "time": to_wire(NOW)}
+    state = pending(attempt=1, stopRequest=after["stopRequest"])
+    assert "stopRequest" not in status_after(state, assign(state))
+
+
+@pytest.mark.parametrize(
+    ("make", "state"),
+    [
+        pytest.param(save, running(), id="by-itself"),
+        pytest.param(
+            lambda on: patches.start(on["metadata"]["uid"], 1, HOLDER, started=STARTED, saved=SAVED),
+            assigned(),
+            id="with-the-start",
+        ),
+        pytest.param(
+            lambda on: patches.finish(
+                "uid-of-t", 1, HOLDER, DONE, Finish(Phase.SUCCEEDED, DONE.reason, Spent()), (), Spent(), SAVED
+            ),
+            running(),
+            id="with-the-end",
+        ),
+        pytest.param(
+            lambda on: patches.again("uid-of-t", 1, HOLDER, FAILED, Again(0.0, Spent()), (), Spent(), SAVED),
+            running(),
+            id="with-the-retry",
+        ),
+    ],
+)
+def test_progress_and_checkpoint_are_kept(make: Callable[[Object], Ops], state: Object) -> None:
+    after = status_after(state, make(state))
+    assert (after["progress"], after["checkpoint"]) == (SAVED.progress, SAVED.checkpoint)
+
+
+def test_nothing_new_to_save_leaves_what_was_there() -> None:
+    state = running(progress=SAVED.progress, checkpoint=SAVED.checkpoint)
+    after = status_after(state, again(state))
+    assert (after["progress"], after["checkpoint"]) == (SAVED.progress, SAVED.checkpoint)
+
+
+def test_a_suspended_attempt_leaves_a_held_task() -> None:
+    suspended = replace(FAILED, outcome=Outcome.SUSPENDED, reason=EndReason.SUSPENDED, message="suspended")
+    decision = Again(0.0, Spent())
+    after = status_after(running(), patches.again("uid-of-t", 1, HOLDER, suspended, decision, (), Spent()))
+    assert (after["phase"], after["reason"], after["queuedTime"]) == ("Pending", "Suspended", to_wire(NOW))
+    assert {one["type"]: one["status"] for one in after["conditions"]} == {"Scheduled": "False", "Suspended": "True"}
+    assert "failures" not in after
+
+
+def test_resuming_moves_the_deadline_by_the_time_of_the_suspension() -> None:
+    held = {"type": "Suspended", "status": "True", "reason": "Suspended", "lastTransitionTime": to_wire(NOW - 30)}
+    state = pending(conditions=[held], deadlineTime=to_wire(NOW + 5), reason="Suspended")
+    after = status_after(state, resume(state))
+    assert (after["deadlineTime"], after["queuedTime"], after["reason"]) == (to_wire(NOW + 35), to_wire(NOW), "")
+
+
+def test_a_task_that_ends_while_it_waits_says_so_in_its_conditions() -> None:
+    state = stored({"notBeforeTime": to_wire(EPOCH), "attempt": 2}, generation=3)
+    after = status_after(state, cancel(state))
+    assert (after["phase"], after["observedGeneration"], after["completionTime"]) == ("Cancelled", 3, to_wire(NOW))
+    assert {one["type"]: one["status"] for one in after["conditions"]} == {
+        "Scheduled": "False",
+        "Succeeded": "False",
+        "Finished": "True",
+    }
+    assert "notBeforeTime" not in after
+
+
+def test_a_dead_letter_is_marked_and_the_reason_explained() -> None:
+    note = "retry.workerLossLimit = 5 is used up"
+    decision = Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(0, 6), dead_lettered=True, note=note)
+    after = status_after(running(), patches.requeue(decode.task(running()), LOST, decision))
+    assert after["deadLettered"] is True
+    assert after["message"] == f"{note}: the pod is gone"
+    assert ("DeadLettered", "True") in [(one["type"], one["status"]) for one in after["conditions"]]
+
+
+def test_a_new_run_begins_without_the_traces_of_the_last() -> None:
+    finished = assigned(
+        **{"phase": "Failed", "completionTime": to_wire(NOW), "deadLettered": True, "runNumber": 3, "attempt": 7},
+        **{"failures": 4, "workerLosses": 1, "interruptions": 2, "runnerDeaths": 3, "exitCode": 1, "logTail": "x"},
+        **{"result": {}, "progress": SAVED.progress, "checkpoint": SAVED.checkpoint, "deadlineTime": to_wire(NOW)},
+        attempts=[{"attempt": 7, "outcome": "Failed"}],
+    )
+    finished["spec"]["retryRequest"] = "2"
+    patch = patches.run_again(decode.task(finished), now=NOW)
+    assert patch["metadata"] == {"uid": "uid-of-t", "resourceVersion": "1001"}
+    after = {key: value for key, value in {**finished["status"], **patch["status"]}.items() if value is not None}
+    TaskStatus.model_validate(after)
+    assert after.pop("conditions")[0]["reason"] == "RunAgain"
+    assert after == {
+        "phase": "Pending",
+        "reason": "",
+        "message": "",
+        "observedGeneration": 1,
+        "observedRetryRequest": "2",
+        "runNumber": 4,
+        "attempt": 7,
+        "queuedTime": to_wire(NOW),
+        "deadLettered": False,
+        "checkpoint": SAVED.checkpoint,
+        "attempts": [{"attempt": 7, "outcome": "Failed"}],
+    }
+    finished["spec"]["retryRequest"] = "fresh-2"
+    assert patches.run_again(decode.task(finished), now=NOW)["status"]["checkpoint"] is None
 
 
 def test_task_that_nothing_holds_cannot_be_requeued() -> None:

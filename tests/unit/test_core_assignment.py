@@ -1,5 +1,7 @@
 """Backlog, Capacity and the assignment over both, each step compared with a model that is too simple to be wrong."""
 
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -16,43 +18,104 @@ NAMES = st.sampled_from([f"t{number}" for number in range(8)])
 WORKERS = st.sampled_from(["a", "b", "c"])
 
 
-def rig(*tasks: Task, **slots: int) -> tuple[Backlog, Capacity]:
-    backlog, capacity = Backlog(), Capacity()
+def rig(*tasks: Task, **slots: int) -> tuple[Backlog, Backlog, Capacity]:
+    backlog, loners, capacity = Backlog(), Backlog(), Capacity()
     for each in tasks:
-        backlog.put(each, now=NOW)
+        (loners if each.runs_alone else backlog).put(each, now=NOW)
     for name, number in slots.items():
         capacity.put_worker(worker(name, slots=number))
-    return backlog, capacity
+    return backlog, loners, capacity
 
 
-def pairs(backlog: Backlog, capacity: Capacity, *, at_most: int = 100) -> list[tuple[str, str]]:
-    return [(each.task.name, each.worker.name) for each in assign(backlog, capacity, at_most=at_most)]
+def pairs(backlog: Backlog, loners: Backlog, capacity: Capacity, *, at_most: int = 100) -> list[tuple[str, str]]:
+    return [(each.task.name, each.worker.name) for each in assign(backlog, loners, capacity, at_most=at_most)]
 
 
 def test_most_urgent_tasks_get_the_slots_and_the_rest_stays() -> None:
-    backlog, capacity = rig(task("low"), task("high", priority=9), task("middle", priority=5), a=1, b=1)
-    assert pairs(backlog, capacity) == [("high", "a"), ("middle", "b")]
+    backlog, loners, capacity = rig(task("low"), task("high", priority=9), task("middle", priority=5), a=1, b=1)
+    assert pairs(backlog, loners, capacity) == [("high", "a"), ("middle", "b")]
     assert "uid-of-low" in backlog
     assert len(backlog) == 1
 
 
 def test_load_is_spread() -> None:
-    backlog, capacity = rig(*(task(f"t{number}") for number in range(6)), a=4, b=4, c=4)
-    assert sorted(name for _, name in pairs(backlog, capacity)) == ["a", "a", "b", "b", "c", "c"]
+    backlog, loners, capacity = rig(*(task(f"t{number}") for number in range(6)), a=4, b=4, c=4)
+    assert sorted(name for _, name in pairs(backlog, loners, capacity)) == ["a", "a", "b", "b", "c", "c"]
 
 
 def test_at_most_bounds_the_decisions_and_nothing_is_lost() -> None:
-    backlog, capacity = rig(task("1"), task("2"), task("3"), a=9)
-    assert len(pairs(backlog, capacity, at_most=2)) == 2
-    assert pairs(backlog, capacity, at_most=0) == []
-    assert pairs(backlog, capacity, at_most=-1) == []
-    assert pairs(backlog, capacity) == [("3", "a")]
+    backlog, loners, capacity = rig(task("1"), task("2"), task("3"), a=9)
+    assert len(pairs(backlog, loners, capacity, at_most=2)) == 2
+    assert pairs(backlog, loners, capacity, at_most=0) == []
+    assert pairs(backlog, loners, capacity, at_most=-1) == []
+    assert pairs(backlog, loners, capacity) == [("3", "a")]
 
 
 def test_without_a_free_slot_the_backlog_is_left_alone() -> None:
-    backlog, capacity = rig(task("1"))
-    assert pairs(backlog, capacity) == []
+    backlog, loners, capacity = rig(task("1"))
+    assert pairs(backlog, loners, capacity) == []
     assert len(backlog) == 1
+
+
+def failed_on(name: str, worker: str, **spec: Any) -> Task:
+    record = {"attempt": 1, "worker": worker, "endTime": to_wire(EPOCH), "outcome": "Failed", "reason": "Error"}
+    return task(name, status={"attempt": 1, "attempts": [record]}, **spec)
+
+
+def suspect(name: str, **spec: Any) -> Task:
+    """A Task under which the runner died twice."""
+    return task(name, status={"runnerDeaths": 2}, **spec)
+
+
+def test_a_retry_avoids_the_worker_that_failed_it_where_another_fits() -> None:
+    assert pairs(*rig(failed_on("t", "a"), a=9, b=1)) == [("t", "b")]
+    assert pairs(*rig(failed_on("t", "a"), a=9)) == [("t", "a")]
+
+
+def test_avoiding_a_worker_costs_the_others_nothing() -> None:
+    backlog, loners, capacity = rig(failed_on("retry", "a", priority=9), task("new"), a=1, b=1)
+    assert pairs(backlog, loners, capacity) == [("retry", "b"), ("new", "a")]
+
+
+def test_a_suspect_gets_a_worker_of_its_own() -> None:
+    backlog, loners, capacity = rig(suspect("s"), task("1"), task("2"), a=4, b=4)
+    assert sorted(pairs(backlog, loners, capacity)) == [("1", "b"), ("2", "b"), ("s", "a")]
+
+
+def test_a_suspect_waits_until_its_worker_is_empty_and_nothing_new_comes_there() -> None:
+    backlog, loners, capacity = rig(suspect("s"), task("new"), a=4, b=4)
+    capacity.take("old-1", "uid-of-a")
+    for old in ("old-2", "old-3"):
+        capacity.take(old, "uid-of-b")
+    assert pairs(backlog, loners, capacity) == [("new", "b")]
+    for number in range(9):
+        backlog.put(task(f"more-{number}"), now=NOW)
+    assert {worker for _, worker in pairs(backlog, loners, capacity)} == {"b"}
+    capacity.free("old-1")
+    assert pairs(backlog, loners, capacity) == [("s", "a")]
+    capacity.free("uid-of-s")
+    capacity.release("uid-of-s")
+    assert {worker for _, worker in pairs(backlog, loners, capacity)} == {"a"}
+
+
+def test_a_suspect_takes_another_worker_when_the_kept_one_leaves() -> None:
+    backlog, loners, capacity = rig(suspect("s"), a=1, b=1)
+    for name in "ab":
+        capacity.take(f"old-{name}", f"uid-of-{name}")
+    assert pairs(backlog, loners, capacity) == []
+    capacity.put_worker(worker("a", slots=1, schedulable=False))
+    assert pairs(backlog, loners, capacity) == []
+    capacity.free("old-b")
+    assert pairs(backlog, loners, capacity) == [("s", "b")]
+
+
+def test_suspects_run_one_after_the_other_where_there_is_one_worker() -> None:
+    backlog, loners, capacity = rig(suspect("s1", priority=1), suspect("s2"), a=4)
+    assert pairs(backlog, loners, capacity) == [("s1", "a")]
+    assert pairs(backlog, loners, capacity) == []
+    capacity.free("uid-of-s1")
+    capacity.release("uid-of-s1")
+    assert pairs(backlog, loners, capacity) == [("s2", "a")]
 
 
 class SchedulingMachine(RuleBasedStateMachine):
@@ -112,7 +175,7 @@ class SchedulingMachine(RuleBasedStateMachine):
     @rule(at_most=st.integers(0, 4))
     def cycle(self, at_most: int) -> None:
         self.backlog.wake(now=Instant(self.now))
-        decisions = assign(self.backlog, self.capacity, at_most=at_most)
+        decisions = assign(self.backlog, Backlog(), self.capacity, at_most=at_most)
         for decision in decisions:
             assert decision.task == self.runnable()[0]
             pod = decision.worker.pod_uid

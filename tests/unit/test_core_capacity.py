@@ -123,6 +123,28 @@ def test_change_of_slots_counts_at_once() -> None:
     assert made.least_loaded() is None
 
 
+def test_a_worker_that_runs_a_suspect_is_known_by_it_alone() -> None:
+    """A new leader sees only the Task."""
+    made = capacity(a=4)
+    made.take("s", uid("a"), alone=True)
+    assert made.least_loaded() is None
+    made.free("s")
+    made.release("s")
+    assert made.least_loaded() is not None
+
+
+def test_a_reservation_goes_with_its_worker() -> None:
+    made = capacity(a=1)
+    made.take("1", uid("a"))
+    assert made.reserve("s") is None
+    made.remove_worker(uid("a"))
+    made.free("1")
+    made.put_worker(worker("a", slots=1))
+    assert made.least_loaded() is not None
+    assert made.reserve("s") is not None
+    assert made.least_loaded() is None
+
+
 def test_freeing_or_removing_the_unknown_is_harmless() -> None:
     made = capacity(a=1)
     made.free("nobody")

@@ -57,8 +57,6 @@ def assign(task: Task, worker: Worker, *, now: Instant) -> list[Operation]:
     Raises:
         IllegalMove: the Task is not Pending.
     """
-    if task.phase is not Phase.PENDING:
-        raise IllegalMove(f"a Task cannot be assigned while it is {task.phase}")
     return [
         *_waiting(task),
         _put("phase", Phase.ASSIGNED),
@@ -161,16 +159,14 @@ def requeue(task: Task, ended: Ended, decision: Again | Finish) -> list[Operatio
     Raises:
         ValueError: no worker holds the Task.
     """
-    if task.holder is None:
+    if task.holder is None or not task.held:
         raise ValueError(f"nothing holds Task {task.namespace}/{task.name}")
     # Before Running, the start time in status is still that of an earlier attempt.
     started = task.started if task.phase is Phase.RUNNING else None
     arguments = (task.uid, task.attempt, task.holder, replace(ended, started=started))
     if isinstance(decision, Finish):
-        check_move(task.phase, decision.phase)
         patch = finish(*arguments, decision, task.attempts, task.spent)
     else:
-        check_move(task.phase, Phase.PENDING)
         patch = again(*arguments, decision, task.attempts, task.spent)
     return [_test("/status/phase", task.phase), *patch]
 
@@ -188,7 +184,7 @@ def request_stop(task: Task, reason: StopReason, *, now: Instant) -> list[Operat
 def end_waiting(
     task: Task, phase: Phase, reason: EndReason, message: str, *, now: Instant, dead_lettered: bool = False
 ) -> list[Operation]:
-    """End a Pending Task that no attempt will follow for: cancelled, expired, out of time."""
+    """End a Pending Task without another attempt: it was cancelled, has expired, or is out of time."""
     check_move(task.phase, phase)
     return [
         *_waiting(task),
@@ -234,7 +230,12 @@ def run_again(task: Task, *, now: Instant) -> dict[str, Any]:
 
     A merge patch, because it can remove a field without knowing whether it is there. Its precondition is the version of
     the object, which says more than any `test` could.
+
+    Raises:
+        IllegalMove: the Task has not finished.
     """
+    if not task.finished:
+        raise IllegalMove(f"only a finished Task can be run again, not one that is {task.phase}")
     cleared: tuple[str, ...] = (
         *("assignment", "stopRequest", "notBeforeTime", "deadlineTime", "startTime", "completionTime"),
         *("failures", "workerLosses", "interruptions", "runnerDeaths"),
@@ -277,7 +278,9 @@ def observe_generation(task: Task) -> list[Operation]:
 
 
 def _waiting(task: Task) -> list[Operation]:
-    """The tests of what leaves Pending: the generation as well, so that a cancel just before is not missed."""
+    """The tests of a write to a waiting Task: the generation as well, so that a cancel just before is not missed."""
+    if task.phase is not Phase.PENDING:
+        raise IllegalMove(f"only a Pending Task can be written to like this, not one that is {task.phase}")
     return [
         _test("/metadata/uid", task.uid),
         _test("/metadata/generation", task.generation),

@@ -371,7 +371,7 @@ class StopRequest(Model):
     reason: StopReason
     """Cancelled, Drained or TimedOut."""
     time: Time
-    """When."""
+    """When it was asked."""
 
 
 class Progress(Model):
@@ -391,7 +391,7 @@ class Checkpoint(Model):
     attempt: Count
     """The attempt that saved it."""
     time: Time
-    """When."""
+    """When it was saved."""
     data: AnyJson = None
     """Any JSON of at most 16 KiB."""
 
