@@ -7,7 +7,9 @@ from itertools import pairwise
 from random import Random
 
 import pytest
+from tests.builders import NAMESPACE
 from tests.sim.coordinator_rig import (
+    COMPLETED,
     Cluster,
     Coordinator,
     Worker,
@@ -19,6 +21,9 @@ from tests.sim.coordinator_rig import (
 )
 from tests.sim.memory_api import Call, Fault, lost_answer
 
+from taskmaster.core.reason import EndReason
+from taskmaster.core.retry import AttemptEnd
+from taskmaster.core.retry import Outcome as AttemptOutcome
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import ServerError, Unanswered, Unprocessable
 from taskmaster.kube.resource import PODS, TASKS
@@ -427,3 +432,62 @@ async def test_outage_loses_nothing(cluster: Cluster) -> None:
     assert Counter(cluster.phases().values()) == {"Succeeded": 30}
     assert sum(len(worker.started) for worker in workers) == 30
     assert all(most <= 3 for most in cluster.most_held().values())
+
+
+RUNNER_DIED = AttemptEnd(AttemptOutcome.WORKER_LOST, EndReason.WORKER_LOST, runner_died=True)
+
+
+def died(cluster: Cluster, worker: Worker) -> None:
+    """The runner of a worker dies under all that it holds."""
+    for name in [name for name, place in cluster.placed().items() if place == worker.name]:
+        worker.finish(name, RUNNER_DIED)
+
+
+async def test_a_task_that_kills_its_runner_is_found_out_and_its_neighbours_are_not_blamed(cluster: Cluster) -> None:
+    """Three innocents share a worker with a Task that kills the runner whenever it runs."""
+    worker = Worker(cluster, "w", slots=4)
+    together: list[set[str]] = []
+    async with Coordinator(cluster).leading():
+        exact = {"backoff": {"initialSeconds": 1, "maxSeconds": 1, "jitter": "None"}}
+        for name in ("poison", "a", "b", "c"):
+            cluster.submit(name, retry=exact)
+        for _ in range(20):
+            await asyncio.sleep(5)
+            held = set(cluster.placed())
+            if not held:
+                break
+            together.append(held)
+            if "poison" in held:
+                died(cluster, worker)
+            else:
+                for name in held:
+                    worker.finish(name, COMPLETED)
+        assert cluster.phases() == {"poison": "Failed", "a": "Succeeded", "b": "Succeeded", "c": "Succeeded"}
+        assert [len(held) for held in together] == [4, 4, 1, 1, 1, 1]
+        status = cluster.status("poison")
+        assert (status["reason"], status["deadLettered"], status["workerLosses"]) == ("RunnerKilled", True, 3)
+        assert "failures" not in cluster.status("a")
+        # The worker is everybody's again.
+        for number in range(4):
+            cluster.submit(f"later-{number}")
+        await asyncio.sleep(1)
+        assert len(cluster.placed()) == 4
+
+
+async def test_a_worker_kept_for_a_suspect_is_given_back_when_the_suspect_is_cancelled(cluster: Cluster) -> None:
+    Worker(cluster, "w", slots=2)
+    async with Coordinator(cluster).leading():
+        cluster.submit("old")
+        await asyncio.sleep(1)
+        cluster.submit("suspect", suspend=True)
+        await asyncio.sleep(1)
+        deaths = MergePatch({"status": {"runnerDeaths": 2}})
+        cluster.server.patch(TASKS, NAMESPACE, "suspect", deaths, subresource="status")
+        cluster.edit("suspect", suspend=False)
+        await asyncio.sleep(1)
+        cluster.submit("new")
+        await asyncio.sleep(1)
+        assert set(cluster.placed()) == {"old"}
+        cluster.edit("suspect", cancel=True)
+        await asyncio.sleep(1)
+        assert set(cluster.placed()) == {"old", "new"}

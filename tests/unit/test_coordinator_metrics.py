@@ -55,6 +55,22 @@ def test_durations_of_a_task_that_was_seen_from_the_beginning(rig: Rig) -> None:
     assert (rig.count("task_end_to_end"), rig.sum("task_end_to_end")) == (1, 5.25)
 
 
+def test_dead_letters_are_counted(rig: Rig) -> None:
+    rig.follow((0, task()), (1, held_task()), (2, ended("Failed", deadLettered=True)))
+    rig.follow((3, task("u")), (4, held_task("u")), (5, ended("Failed")))
+    assert rig.value("task_dead_letters_total") == 1
+
+
+def test_a_task_that_ends_while_it_waits_ran_for_no_time(rig: Rig) -> None:
+    waiting = task(status={"attempt": 1, "startTime": to_wire(EPOCH)})
+    times = {"startTime": to_wire(EPOCH), "completionTime": to_wire(EPOCH + 99)}
+    rig.follow(
+        (0, task()), (1, held_task()), (2, waiting), (3, task(status={"phase": "Cancelled", "attempt": 1, **times}))
+    )
+    assert rig.count("task_end_to_end") == 1
+    assert rig.count("task_run_duration") == 0
+
+
 def test_transitions_are_counted_once_each_with_their_reason(rig: Rig) -> None:
     rig.follow((0, task()), (0, task(status={"reason": "NoFreeSlot"})), (1, held_task()), (2, ended()), (3, ended()))
     for phase, reason in (("Pending", ""), ("Assigned", ""), ("Succeeded", "Completed")):

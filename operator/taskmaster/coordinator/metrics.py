@@ -89,6 +89,12 @@ class TaskMetrics:
             ["queue", "phase", "reason"],
             registry=registry,
         )
+        self._dead_letters = Counter(
+            "taskmaster_task_dead_letters_total",
+            "Tasks that failed because a budget or their time ran out.",
+            ["queue"],
+            registry=registry,
+        )
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"taskmaster_{name}_seconds", text, ["queue"], buckets=buckets, registry=registry)
@@ -142,7 +148,10 @@ class TaskMetrics:
         self._tasks.pop(task.uid, None)
         if times.seen is not None:
             self._end_to_end.labels(queue_label(task.queue)).observe(now - times.seen)
-        if task.started is not None and task.completed is not None:
+        if task.dead_lettered:
+            self._dead_letters.labels(queue_label(task.queue)).inc()
+        # A Task that ended while it waited is held by nobody, and its start time is that of an earlier attempt.
+        if task.holder is not None and task.started is not None and task.completed is not None:
             ran = max(0.0, task.completed - task.started)
             self._run_duration.labels(queue_label(task.queue)).observe(ran)
             if times.assigned is not None:

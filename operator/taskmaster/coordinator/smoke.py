@@ -8,6 +8,7 @@ import time
 from typing import Final
 
 from taskmaster.api import names
+from taskmaster.core.phase import TERMINAL
 from taskmaster.kube.api import Api, Object
 from taskmaster.kube.errors import NotFound
 from taskmaster.kube.resource import TASKS
@@ -50,6 +51,6 @@ async def _wait(api: Api, namespace: str, name: str, deadline: float) -> Object:
     while True:
         task = await api.get(TASKS, namespace, name)
         status: Object = task.get("status", {})
-        if status.get("phase") in ("Succeeded", "Failed") or time.monotonic() > deadline:
+        if status.get("phase") in TERMINAL or time.monotonic() > deadline:
             return status
         await asyncio.sleep(POLL_SECONDS)
