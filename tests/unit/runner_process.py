@@ -188,11 +188,14 @@ class RunnerProcess:
 
     async def none_left(self, processes: Callable[[], dict[int, str]]) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT):
-                while processes():  # noqa: ASYNC110 - /proc cannot be awaited
-                    await asyncio.sleep(0.01)
+            await self.until(lambda: not processes())
         except TimeoutError:
             pytest.fail(f"still alive: {processes()}; log: {self.log}")
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():  # noqa: ASYNC110 - /proc cannot be awaited
+                await asyncio.sleep(0.01)
 
     async def finish(self) -> None:
         await self._stack.aclose()

@@ -26,7 +26,7 @@ from taskmaster_worker.runner.text import safe_text
 from taskmaster_worker.runner.zygote import log
 
 DRAIN_SECONDS = 1.0
-_OVERDUE_SECONDS = 5.0
+_OVERDUE_SECONDS = 15.0
 
 
 class Attempt:
