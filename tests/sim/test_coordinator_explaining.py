@@ -292,3 +292,17 @@ async def test_nothing_is_kept_about_tasks_that_are_gone(cluster: Cluster) -> No
         await asyncio.sleep(1)
         assert coordinator.explainer._since == {}
         assert len(coordinator.explainer._due) == 0
+
+
+async def test_a_task_that_has_to_run_alone_says_so(cluster: Cluster) -> None:
+    Worker(cluster, "w", slots=9)
+    async with Coordinator(cluster).leading():
+        cluster.submit("other")
+        await asyncio.sleep(1)
+        created = cluster.submit("t", suspend=True)
+        deaths = MergePatch({"status": {"runnerDeaths": 2}})
+        cluster.server.patch(TASKS, created["metadata"]["namespace"], "t", deaths, subresource="status")
+        cluster.edit("t", suspend=False)
+        await asyncio.sleep(40)
+        assert reason(cluster) == "NoFreeSlot"
+        assert "died under this Task 2 times in a row" in cluster.status("t")["message"]

@@ -107,6 +107,12 @@ class Explainer:
             )
         if now - max(self._since[task.uid], task.not_before or 0.0) < NO_SLOT_SECONDS:
             return None
+        if task.runs_alone:
+            return (
+                PendingReason.NO_FREE_SLOT,
+                f"the runner container died under this Task {task.spent.runner_deaths} times in a row: it waits until "
+                "one of the workers holds no other Task",
+            )
         slots = sum(worker.slots for worker in ready)
         return (
             PendingReason.NO_FREE_SLOT,

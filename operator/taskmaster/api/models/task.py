@@ -482,7 +482,7 @@ class TaskStatus(Model):
     """Whether the Task failed because a budget or its time ran out, rather than by its own or a rule's decision."""
 
     progress: Progress | None = None
-    """How far the latest attempt has come."""
+    """How far the Task has come, as the latest attempt that said anything says."""
 
     checkpoint: Checkpoint | None = None
     """What the next attempt may go on from."""
