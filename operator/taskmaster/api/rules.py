@@ -147,6 +147,7 @@ def task_rules() -> list[Rule]:
                 f" && !(oldSelf.status.phase in [{_quoted(TERMINAL)}] && self.status.phase == 'Pending')"
                 f" || oldSelf.status.phase in [{_quoted(TERMINAL)}] && self.status.phase == 'Pending'"
                 " && self.status.runNumber == oldSelf.status.runNumber + 1"
+                " && self.spec.retryRequest != ''"
                 " && has(self.status.observedRetryRequest)"
                 " && self.status.observedRetryRequest == self.spec.retryRequest"
                 " && !(has(oldSelf.status.observedRetryRequest)"
