@@ -72,11 +72,18 @@ class Agent:
         def found() -> dict[str, Any] | None:
             return next((f for f in self.frames if f["type"] == kind and f.get("id") == attempt_id), None)
 
-        async with asyncio.timeout(TIMEOUT), self._news:
-            await self._news.wait_for(lambda: found() is not None)
+        await self.news(lambda: found() is not None)
         frame = found()
         assert frame is not None
         return frame
+
+    async def news(self, condition: Callable[[], bool]) -> None:
+        """Wait until frames have come that make the condition true."""
+        async with asyncio.timeout(TIMEOUT), self._news:
+            await self._news.wait_for(condition)
+
+    def told(self, kind: str, attempt_id: str) -> list[dict[str, Any]]:
+        return [frame for frame in self.frames if frame["type"] == kind and frame.get("id") == attempt_id]
 
     async def exit(self, attempt_id: str) -> dict[str, Any]:
         return await self.frame("exit", attempt_id)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 107
 """Bytes of a path that fit into a socket's address."""
-_CONNECTIONS = 256
+CONNECTIONS = 400
+"""At once; the others wait until one of these has ended, so that descriptors are left for our own work."""
 _READ_BYTES = 64 * 1024
 _READS_AT_END = 64
 
@@ -37,6 +38,7 @@ class ContextServer:
         self._poll = poll
         self._on_message = on_message
         self._connections: dict[int, tuple[socket.socket, frames.Decoder]] = {}
+        self._paused = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             _bind(self._listener, path)
@@ -82,15 +84,22 @@ class ContextServer:
     def _accept(self) -> bool:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return False
+        except OSError:  # no descriptors left
+            self._pause()
             return False
         connection.setblocking(False)
         self._connections[connection.fileno()] = connection, frames.Decoder()
         self._poll.register(connection, select.POLLIN)
-        if len(self._connections) == _CONNECTIONS:  # the others wait until one of these has ended
+        if len(self._connections) >= CONNECTIONS:
+            self._pause()
+        return not self._paused
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
             self._poll.unregister(self._listener)
-            return False
-        return True
 
     def _read(self, descriptor: int) -> bool:
         connection, decoder = self._connections[descriptor]
@@ -108,10 +117,11 @@ class ContextServer:
         return bool(data) and descriptor in self._connections
 
     def _drop(self, descriptor: int) -> None:
-        if len(self._connections) == _CONNECTIONS:
-            self._poll.register(self._listener, select.POLLIN)
         self._poll.unregister(descriptor)
         self._connections.pop(descriptor)[0].close()
+        if self._paused:
+            self._paused = False
+            self._poll.register(self._listener, select.POLLIN)
 
 
 def _bind(listener: socket.socket, path: str) -> None:

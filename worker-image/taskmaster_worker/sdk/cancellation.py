@@ -1,6 +1,7 @@
 """SIGTERM as a marked function meets it: raised into it, or noted.
 
-Only the process that was told so behaves like this. A fork of it (`multiprocessing`) goes back to the default and ends.
+Only the process that was told so behaves like this. A fork of it (`multiprocessing`) goes back to the default and ends;
+SIGTERM is blocked across the fork, since what arrived before the child has gone back would be lost.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +25,8 @@ class Cancellation:
     def __init__(self) -> None:
         self.received = False
         self._handler: Any = None
-        os.register_at_fork(after_in_child=self._reset)
+        self._thread = threading.local()
+        os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._reset)
 
     @contextmanager
     def raising(self) -> Iterator[None]:
@@ -70,11 +73,20 @@ class Cancellation:
             self.received = True
             react()
 
+    def _block(self) -> None:
+        if self._handler is not None:
+            self._thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+    def _unblock(self) -> None:
+        if (mask := self._thread.__dict__.pop("mask", None)) is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     def _reset(self) -> None:
         if self._handler is not None and signal.getsignal(signal.SIGTERM) is self._handler:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._handler = None
+        self._unblock()
 
 
 def _raise() -> None:
