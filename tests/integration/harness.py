@@ -18,12 +18,23 @@ import aiohttp
 
 from localcluster.controlplane import ControlPlane
 from taskmaster.api import names
+from taskmaster.core.phase import TERMINAL
 from taskmaster.kube.api import ApplyPatch, MergePatch
 from taskmaster.kube.client import Client
 from taskmaster.kube.credentials import load_credentials
-from taskmaster.kube.resource import LEASES, NAMESPACES, PODS, ROLEBINDINGS, SERVICEACCOUNTS, TASKS, Resource
+from taskmaster.kube.resource import (
+    CONFIGMAPS,
+    LEASES,
+    NAMESPACES,
+    PODS,
+    ROLEBINDINGS,
+    SERVICEACCOUNTS,
+    TASKS,
+    Resource,
+)
 
 Object = dict[str, Any]
+SECRETS = Resource("", "v1", "secrets", "Secret")
 SYSTEM_NAMESPACE = "taskmaster-system"
 OPERATOR_ACCOUNT = "taskmaster-operator"
 SECONDS = 30.0
@@ -152,6 +163,14 @@ class World:
             async for event in events:
                 if event.type == "DELETED":
                     return
+
+    async def create_secret(self, name: str, **data: str) -> Object:
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+        return await self.api.create(SECRETS, self.namespace, body)
+
+    async def create_config_map(self, name: str, **data: str) -> Object:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+        return await self.api.create(CONFIGMAPS, self.namespace, body)
 
     # Processes.
 
@@ -308,7 +327,7 @@ async def metrics(plane: ControlPlane) -> str:
 
 
 def is_finished(task: Object) -> bool:
-    return task.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return task.get("status", {}).get("phase") in TERMINAL
 
 
 def in_phase(phase: str) -> Callable[[Object], bool]:

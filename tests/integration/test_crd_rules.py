@@ -1,78 +1,48 @@
 """Tries to break each rule of the CRDs on a real API server."""
 
-from typing import Any
-
 import pytest
 from tests.integration.harness import Object, World
+from tests.integration.journey import (
+    CHECKPOINT,
+    NOW,
+    RESULT,
+    TRUE,
+    assigned,
+    brought_to,
+    ended_waiting,
+    finished,
+    given_back,
+    running,
+    write,
+)
 
 from taskmaster.api import names, patches
 from taskmaster.api.decode import task as decode_task
-from taskmaster.core.capacity import Worker
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason, PendingReason
-from taskmaster.core.retry import Again, Finish, Outcome, Spent
-from taskmaster.core.task import Instant
-from taskmaster.kube.api import JsonPatch, MergePatch
-from taskmaster.kube.errors import ApiError, Unprocessable
+from taskmaster.core.retry import Finish, Outcome, Spent
+from taskmaster.kube.api import MergePatch
+from taskmaster.kube.errors import ApiError, Conflict, Unprocessable
 from taskmaster.kube.resource import TASKS, WORKERPOOLS
-
-NOW = Instant(1_800_000_000.25)
-TRUE = {"command": ["true"]}
-ENDED = patches.Ended(Outcome.SUCCEEDED, EndReason.COMPLETED, "done", NOW, NOW, 0, "tail", {"answer": 42})
-
-
-def worker() -> Worker:
-    return Worker("ns", "w-1", "pod-uid-1", "default", "life-1", "node-1", 4, True)
-
-
-async def write(world: World, name: str, operations: list[patches.Operation]) -> Object:
-    return await world.api.patch(TASKS, world.namespace, name, JsonPatch(operations), subresource="status")
-
-
-async def brought_to(world: World, phase: Phase, *, run: Object = TRUE, **spec: Any) -> Object:
-    """Submit a Task and walk it to a phase by the writes of the protocol."""
-    obj = await world.submit("it", run, **spec)
-    if phase is Phase.PENDING:
-        return obj
-    obj = await write(world, "it", patches.assign(decode_task(obj), worker(), now=NOW))
-    task = decode_task(obj)
-    assert task.holder is not None
-    if phase is Phase.ASSIGNED:
-        return obj
-    if phase is Phase.RUNNING:
-        return await write(world, "it", patches.start(task.uid, task.attempt, task.holder, started=NOW))
-    reason = EndReason.COMPLETED if phase is Phase.SUCCEEDED else EndReason.EXIT_CODE
-    decision = Finish(phase, reason, Spent())
-    return await write(
-        world, "it", patches.finish(task.uid, task.attempt, task.holder, ENDED, decision, task.attempts, task.spent)
-    )
 
 
 async def test_status_starts_as_pending_without_a_write(world: World) -> None:
     obj = await world.submit("it", TRUE)
-    assert obj["status"] == {"phase": "Pending", "attempt": 0}
-    assert obj["spec"]["queue"] == "default"
-    assert obj["spec"]["priority"] == 0
+    assert obj["status"] == {"phase": "Pending", "attempt": 0, "runNumber": 1, "deadLettered": False}
+    assert (obj["spec"]["queue"], obj["spec"]["priority"]) == ("default", 0)
+    assert (obj["spec"]["cancel"], obj["spec"]["suspend"], obj["spec"]["retryRequest"]) == (False, False, "")
 
 
-async def test_every_write_of_the_protocol_is_accepted(world: World) -> None:
-    task = decode_task(await brought_to(world, Phase.RUNNING))
-    assert task.holder is not None
-    lost = patches.Ended(Outcome.FAILED, EndReason.EXIT_CODE, "exit code 3", NOW, NOW, 3, "tail")
-    decision = Again(5.0, Spent(failures=1))
-    obj = await write(
-        world, "it", patches.again(task.uid, task.attempt, task.holder, lost, decision, task.attempts, task.spent)
-    )
+async def test_a_task_may_go_through_several_attempts(world: World) -> None:
+    obj = await given_back(world, await brought_to(world, Phase.RUNNING), delay=5.0)
     task = decode_task(obj)
     assert (task.phase, task.reason, task.not_before, task.spent.failures) == (Phase.PENDING, "BackingOff", NOW + 5, 1)
     obj = await write(world, "it", patches.explain(task, PendingReason.NO_FREE_SLOT, "wait"))
-    obj = await write(world, "it", patches.assign(decode_task(obj), worker(), now=NOW))
-    task = decode_task(obj)
+    task = decode_task(await assigned(world, obj))
     assert (task.phase, task.attempt, task.not_before) == (Phase.ASSIGNED, 2, None)
     gone = patches.Ended(Outcome.WORKER_LOST, EndReason.WORKER_LOST, "gone", NOW)
-    obj = await write(
-        world, "it", patches.requeue(task, gone, Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(1, 1)))
-    )
+    over = Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(1, 1), dead_lettered=True)
+    obj = await write(world, "it", patches.requeue(task, gone, over))
     assert [record["attempt"] for record in obj["status"]["attempts"]] == [1, 2]
     obj = await world.edit("it", priority=7)
     obj = await write(world, "it", patches.observe_generation(decode_task(obj)))
@@ -80,8 +50,11 @@ async def test_every_write_of_the_protocol_is_accepted(world: World) -> None:
 
 
 MOVES = [
-    (Phase.PENDING, {"phase": "Running"}, "Pending Task can only become Assigned"),
+    (Phase.PENDING, {"phase": "Running"}, "can only become Assigned or Cancelled or Failed or Skipped"),
     (Phase.PENDING, {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z"}, "can only become Assigned"),
+    (Phase.PENDING, {"phase": "Skipped"}, "needs a completionTime"),
+    (Phase.PENDING, {"phase": "Cancelled"}, "needs a completionTime"),
+    (Phase.PENDING, {"runNumber": 2}, "begins a new run only for a new spec.retryRequest"),
     (Phase.PENDING, {"phase": "Assigned", "attempt": 1}, "needs an assignment"),
     (Phase.PENDING, {"attempt": 1}, "attempt grows by one when a Task is assigned"),
     (Phase.PENDING, {"phase": "Waiting"}, "Unsupported value"),
@@ -92,8 +65,29 @@ MOVES = [
     (Phase.ASSIGNED, {"phase": "Succeeded"}, "needs a completionTime"),
     (Phase.RUNNING, {"phase": "Assigned"}, "a Running Task can only become"),
     (Phase.RUNNING, {"attempt": 5}, "attempt grows by one"),
+    (
+        Phase.RUNNING,
+        {"phase": "Skipped", "completionTime": "2026-01-01T00:00:00Z"},
+        "can only become Cancelled or Failed or Pending or Succeeded",
+    ),
+    (Phase.RUNNING, {"runNumber": 2}, "begins a new run only for a new spec.retryRequest"),
+    (Phase.RUNNING, {"progress": {"current": -1}}, "greater than or equal to 0"),
+    (Phase.RUNNING, {"progress": {"current": 2**53}}, "less than or equal to 9007199254740991"),
+    (Phase.RUNNING, {"progress": {"message": "x" * 257}}, "may not be more than 256"),
+    (Phase.RUNNING, {"checkpoint": {"data": 1}}, "attempt: Required value"),
+    (Phase.RUNNING, {"stopRequest": {"reason": "Bored", "time": "2026-01-01T00:00:00Z"}}, "Unsupported value"),
     (Phase.SUCCEEDED, {"phase": "Failed"}, "status.phase cannot be changed"),
-    (Phase.SUCCEEDED, {"phase": "Pending", "assignment": None}, "status.phase cannot be changed"),
+    (Phase.SUCCEEDED, {"phase": "Cancelled"}, "status.phase cannot be changed"),
+    (Phase.SUCCEEDED, {"phase": "Running"}, "status.phase cannot be changed"),
+    (
+        Phase.SUCCEEDED,
+        {"phase": "Pending", "assignment": None, "result": None},
+        "begins a new run only for a new spec.retryRequest",
+    ),
+    (Phase.SUCCEEDED, {"runNumber": 2}, "status.runNumber cannot be changed"),
+    (Phase.SUCCEEDED, {"deadLettered": True}, "status.deadLettered cannot be changed"),
+    (Phase.SUCCEEDED, {"progress": {"current": 1}}, "status.progress cannot be changed"),
+    (Phase.SUCCEEDED, {"observedRetryRequest": "x"}, "status.observedRetryRequest cannot be changed"),
     (Phase.SUCCEEDED, {"attempt": 2}, "status.attempt cannot be changed"),
     (Phase.SUCCEEDED, {"message": "other"}, "status.message cannot be changed"),
     (Phase.SUCCEEDED, {"exitCode": None}, "status.exitCode cannot be changed"),
@@ -106,6 +100,12 @@ MOVES = [
     (Phase.SUCCEEDED, {"result": None}, "status.result cannot be changed"),
     (Phase.FAILED, {"failures": 9}, "status.failures cannot be changed"),
     (Phase.FAILED, {"reason": "Completed"}, "status.reason cannot be changed"),
+    (Phase.FAILED, {"deadLettered": False}, "status.deadLettered cannot be changed"),
+    (Phase.FAILED, {"checkpoint": CHECKPOINT}, "status.checkpoint cannot be changed"),
+    (Phase.CANCELLED, {"phase": "Succeeded"}, "status.phase cannot be changed"),
+    (Phase.CANCELLED, {"result": 1}, "status.result cannot be changed"),
+    (Phase.SKIPPED, {"message": "other"}, "status.message cannot be changed"),
+    (Phase.SKIPPED, {"checkpoint": CHECKPOINT}, "status.checkpoint cannot be changed"),
 ]
 
 
@@ -114,15 +114,15 @@ async def test_the_server_refuses_a_move_that_the_state_machine_does_not_know(
     world: World, phase: Phase, change: Object, message: str
 ) -> None:
     before = await brought_to(world, phase)
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(ApiError) as refusal:
         await world.api.patch(TASKS, world.namespace, "it", MergePatch({"status": change}), subresource="status")
-    assert message in refused.value.message
+    assert message in refusal.value.message
     assert await world.task("it") == before
 
 
 async def test_a_status_that_is_taken_away_as_a_whole_is_refused(world: World) -> None:
     await brought_to(world, Phase.SUCCEEDED)
-    with pytest.raises(Unprocessable, match="cannot be changed"):
+    with pytest.raises(Unprocessable, match="a finished Task begins a new run only for"):
         await write(world, "it", [{"op": "remove", "path": "/status"}])
 
 
@@ -134,6 +134,7 @@ EDITS = [
     ({"retry": {"limit": 9}}, "spec.retry cannot be changed"),
     ({"timeouts": {"attemptSeconds": 9}}, "spec.timeouts cannot be changed"),
     ({"description": "other"}, "spec.description cannot be changed"),
+    ({"resources": {"memoryMiB": 64}}, "spec.resources cannot be changed"),
 ]
 
 
@@ -150,11 +151,15 @@ async def test_the_spec_can_be_edited_before_the_first_assignment(world: World, 
     assert (await world.edit("it", **change))["metadata"]["generation"] == 2
 
 
-@pytest.mark.parametrize("phase", [Phase.ASSIGNED, Phase.SUCCEEDED])
-async def test_priority_and_ttl_can_be_edited_always(world: World, phase: Phase) -> None:
+EVER = {"priority": 5, "ttlSecondsAfterFinished": 1, "suspend": True, "cancel": True}
+
+
+@pytest.mark.parametrize("phase", [Phase.ASSIGNED, Phase.SUCCEEDED, Phase.SKIPPED])
+@pytest.mark.parametrize("field", EVER)
+async def test_what_a_person_may_ask_for_later_can_be_edited_always(world: World, phase: Phase, field: str) -> None:
     await brought_to(world, phase)
-    edited = await world.edit("it", priority=5, ttlSecondsAfterFinished=1)
-    assert (edited["spec"]["priority"], edited["spec"]["ttlSecondsAfterFinished"]) == (5, 1)
+    edited = await world.edit("it", **{field: EVER[field]})
+    assert edited["spec"][field] == EVER[field]
 
 
 async def test_free_form_arguments_are_fixed_to_the_last_key(world: World) -> None:
@@ -166,10 +171,167 @@ async def test_free_form_arguments_are_fixed_to_the_last_key(world: World) -> No
             await world.edit("it", run={"python": {"args": args}})
 
 
+ONLY_WHEN_FINISHED = "spec.retryRequest can be changed only when the Task has finished"
+ONLY_TOGETHER = "to run a cancelled Task again, set spec.cancel to false together with spec.retryRequest"
+NO_WAY_BACK = "spec.cancel cannot be taken back; a new spec.retryRequest runs a Cancelled Task again"
+
+
+async def refused(world: World, message: str, **spec: object) -> None:
+    """Edit a spec as kubectl does, and read why it is not taken."""
+    before = await world.task("it")
+    with pytest.raises(Unprocessable) as refusal:
+        await world.edit("it", **spec)
+    assert message in refusal.value.message
+    assert await world.task("it") == before
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.ASSIGNED, Phase.RUNNING])
+async def test_a_task_can_be_run_again_only_when_it_has_finished(world: World, phase: Phase) -> None:
+    await brought_to(world, phase)
+    await refused(world, ONLY_WHEN_FINISHED, retryRequest="1")
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.RUNNING, Phase.SUCCEEDED, Phase.CANCELLED])
+async def test_a_cancel_cannot_be_taken_back(world: World, phase: Phase) -> None:
+    await brought_to(world, phase)
+    await world.edit("it", cancel=True)
+    await refused(world, NO_WAY_BACK, cancel=False)
+    await refused(world, NO_WAY_BACK, cancel=None)
+
+
+async def test_a_cancelled_task_is_run_again_by_one_edit_of_both_fields(world: World) -> None:
+    await brought_to(world, Phase.PENDING, retryRequest="0")
+    obj = await world.edit("it", cancel=True)
+    await refused(world, ONLY_WHEN_FINISHED, cancel=False, retryRequest="1")
+    await ended_waiting(world, obj, Phase.CANCELLED)
+    await refused(world, ONLY_TOGETHER, retryRequest="1")
+    await refused(world, NO_WAY_BACK, cancel=False, retryRequest="0")
+    obj = await world.edit("it", cancel=False, retryRequest="1")
+    assert (obj["spec"]["cancel"], obj["spec"]["retryRequest"]) == (False, "1")
+
+
+async def run_again(world: World, obj: Object, **changes: object) -> Object:
+    patch = patches.run_again(decode_task(obj), now=NOW)
+    patch["status"] |= changes
+    return await world.api.patch(TASKS, world.namespace, "it", MergePatch(patch), subresource="status")
+
+
+async def with_checkpoint(world: World, phase: Phase, **spec: object) -> Object:
+    obj = await running(world, await assigned(world, await world.submit("it", TRUE, **spec)))
+    return await finished(world, obj, phase, saved=patches.Saved({"current": 7}, CHECKPOINT))
+
+
+@pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED])
+@pytest.mark.parametrize("request_", ["1", "fresh-1"])
+async def test_a_new_run_begins_with_fresh_budgets(world: World, phase: Phase, request_: str) -> None:
+    before = (await with_checkpoint(world, phase))["status"]
+    assert before["checkpoint"] == CHECKPOINT
+    assert before["deadLettered"] == (phase is Phase.FAILED)
+    status = (await run_again(world, await world.edit("it", retryRequest=request_)))["status"]
+    assert (status["phase"], status["runNumber"], status["attempt"]) == ("Pending", 2, 1)
+    assert (status["deadLettered"], status["observedRetryRequest"]) == (False, request_)
+    assert status["attempts"] == before["attempts"]
+    assert status.get("checkpoint") == (CHECKPOINT if request_ == "1" else None)
+    gone = {"assignment", "completionTime", "result", "failures", "progress", "exitCode", "startTime", "logTail"}
+    assert gone.isdisjoint(status)
+    obj = await finished(world, await assigned(world, await world.task("it")), Phase.SUCCEEDED)
+    assert (obj["status"]["attempt"], obj["status"]["result"]) == (2, RESULT)
+    assert [record["attempt"] for record in obj["status"]["attempts"]] == [1, 2]
+
+
+async def test_a_run_is_answered_once(world: World) -> None:
+    await brought_to(world, Phase.SUCCEEDED)
+    edited = await world.edit("it", retryRequest="1")
+    obj = await run_again(world, edited)
+    with pytest.raises(Conflict):
+        await run_again(world, edited)
+    obj = await finished(world, await assigned(world, obj), Phase.SUCCEEDED)
+    with pytest.raises(Unprocessable, match=r"begins a new run only for a new spec\.retryRequest"):
+        await run_again(world, obj)
+    obj = await run_again(world, await world.edit("it", retryRequest="2"))
+    assert obj["status"]["runNumber"] == 3
+
+
+async def test_the_request_that_a_task_was_created_with_asks_for_no_second_run(world: World) -> None:
+    obj = await brought_to(world, Phase.SUCCEEDED, retryRequest="1")
+    assert obj["status"]["observedRetryRequest"] == "1"
+    with pytest.raises(Unprocessable, match=r"begins a new run only for a new spec\.retryRequest"):
+        await run_again(world, obj)
+
+
+async def test_a_request_that_is_emptied_asks_for_nothing(world: World) -> None:
+    await brought_to(world, Phase.SUCCEEDED, retryRequest="1")
+    obj = await world.edit("it", retryRequest="")
+    with pytest.raises(Unprocessable, match=r"begins a new run only for a new spec\.retryRequest"):
+        await run_again(world, obj)
+
+
+BAD_RUNS: list[tuple[Object, str]] = [
+    ({"runNumber": 1}, "begins a new run only for"),
+    ({"runNumber": 3}, "begins a new run only for"),
+    ({"observedRetryRequest": None}, "begins a new run only for"),
+    ({"observedRetryRequest": "other"}, "begins a new run only for"),
+    ({"attempt": 0}, "attempt grows by one when a Task is assigned, and never otherwise"),
+    ({"phase": "Assigned"}, "status.phase cannot be changed"),
+    ({"result": RESULT}, "a new run begins without a result: remove status.result"),
+    ({"result": None, "checkpoint": {"data": {"step": 8}}}, "a new run keeps status.checkpoint as it is, or drops it"),
+    ({"checkpoint": {"data": {"rest": {"a": None, "b": 1}}}}, "a new run keeps status.checkpoint as it is"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_RUNS, ids=lambda value: str(value)[:50])
+async def test_a_new_run_is_refused_unless_it_answers_the_request(world: World, changes: Object, message: str) -> None:
+    await with_checkpoint(world, Phase.SUCCEEDED)
+    obj = await world.edit("it", retryRequest="1")
+    with pytest.raises(Unprocessable) as refusal:
+        await run_again(world, obj, **changes)
+    assert message in refusal.value.message
+    assert await world.task("it") == obj
+
+
+async def test_the_spec_stays_fixed_in_a_new_run(world: World) -> None:
+    await brought_to(world, Phase.SUCCEEDED)
+    await run_again(world, await world.edit("it", retryRequest="1"))
+    await refused(world, "spec.queue cannot be changed after the Task was first assigned", queue="other")
+
+
+async def test_dead_letters_can_be_selected(world: World) -> None:
+    await brought_to(world, Phase.PENDING, name="waiting")
+    await brought_to(world, Phase.SUCCEEDED, name="well")
+    await brought_to(world, Phase.FAILED, name="dead")
+
+    async def selected(selector: str) -> set[str]:
+        found = await world.api.list(TASKS, namespace=world.namespace, field_selector=selector)
+        return {item["metadata"]["name"] for item in found.items}
+
+    assert await selected("status.deadLettered=true") == {"dead"}
+    assert await selected("status.deadLettered=true,status.reason=ExitCode") == {"dead"}
+    assert await selected("status.deadLettered=false") == {"waiting", "well"}
+
+
+KEY = {"name": "n", "key": "k"}
+RULE = {"name": "r", "action": "Retry", "onExitCodes": [3]}
+
+
+def env(**variable: object) -> Object:
+    return {"run": TRUE, "env": [{"name": "A", **variable}]}
+
+
+def http(**call: object) -> Object:
+    return {"run": {"http": call}}
+
+
+def rule(**given: object) -> Object:
+    return {"run": TRUE, "retry": {"rules": [{"name": "r", "action": "Retry", **given}]}}
+
+
 BAD_SPECS: list[tuple[Object, str]] = [
     ({}, "spec.run: Required value"),
-    ({"run": {}}, "exactly one of command, script, python must be set"),
-    ({"run": {"command": ["a"], "script": {"source": "b"}}}, "exactly one of command, script, python must be set"),
+    ({"run": {}}, "exactly one of command, script, python, http must be set"),
+    (
+        {"run": {"command": ["a"], "script": {"source": "b"}}},
+        "exactly one of command, script, python, http must be set",
+    ),
     ({"run": {"command": []}}, "should have at least 1 items"),
     ({"run": {"command": ["x" * 1_048_576]}}, "may not be more than 131072"),
     ({"run": {"command": ["true"] * 129}}, "must have at most 128 items"),
@@ -187,15 +349,91 @@ BAD_SPECS: list[tuple[Object, str]] = [
     ({"run": TRUE, "queue": "Not A Label"}, "should match"),
     ({"run": TRUE, "env": [{"name": "1A"}]}, "should match"),
     ({"run": TRUE, "env": [{"name": "A"}, {"name": "A"}]}, "Duplicate value"),
+    (env(valueFrom={}), "exactly one of secretKeyRef, configMapKeyRef must be set"),
+    (env(valueFrom={"secretKeyRef": KEY, "configMapKeyRef": KEY}), "exactly one of secretKeyRef, configMapKeyRef"),
+    (env(value="1", valueFrom={"secretKeyRef": KEY}), "only one of value, valueFrom may be set"),
+    (env(valueFrom={"secretKeyRef": {"name": "s"}}), "secretKeyRef.key: Required value"),
+    (env(valueFrom={"secretKeyRef": {"name": "", "key": "k"}}), "should be at least 1 chars long"),
+    (env(value="x" * 32_769), "may not be more than 32768"),
+    (http(), "url: Required value"),
+    (http(url="ftp://host/x"), "should match"),
+    (http(url="host/x"), "should match"),
+    (http(url="http://h/" + "x" * 2_048), "may not be more than 2048"),
+    (http(url="http://h", method="FETCH"), "Unsupported value"),
+    (http(url="http://h", headers=[{"name": "a b", "value": "1"}]), "should match"),
+    (http(url="http://h", headers=[{"name": "", "value": "1"}]), "at least 1 chars long"),
+    (http(url="http://h", headers=[{"name": "a:", "value": "1"}]), "should match"),
+    (
+        http(url="http://h", headers=[{"name": "a", "value": "1", "valueFrom": {"secretKeyRef": KEY}}]),
+        "only one of value, valueFrom may be set",
+    ),
+    (http(url="http://h", headers=[{"name": "a", "valueFrom": {}}]), "exactly one of secretKeyRef, configMapKeyRef"),
+    (http(url="http://h", expectStatus=[]), "should have at least 1 items"),
+    (http(url="http://h", expectStatus=[99]), "should be greater than or equal to 100"),
+    (http(url="http://h", expectStatus=[600]), "should be less than or equal to 599"),
+    (http(url="http://h", timeoutSeconds=0), "should be greater than or equal to 1"),
+    (http(url="http://h", body="x" * 65_537), "may not be more than 65536"),
+    ({"run": {"http": {"url": "http://h"}, "command": ["true"]}}, "exactly one of command, script, python, http"),
+    ({"run": TRUE, "resources": {"memoryMiB": 0}}, "should be greater than or equal to 1"),
+    ({"run": TRUE, "resources": {"memoryMiB": 2**24 + 1}}, "should be less than or equal to 16777216"),
+    ({"run": TRUE, "resources": {"memoryMiB": "64Mi"}}, "must be of type integer"),
+    ({"run": TRUE, "timeouts": {"pendingSeconds": 0}}, "should be greater than or equal to 1"),
+    ({"run": TRUE, "timeouts": {"totalSeconds": 0}}, "should be greater than or equal to 1"),
+    ({"run": TRUE, "timeouts": {"stallSeconds": 31_536_001}}, "should be less than or equal to 31536000"),
+    (
+        rule(),
+        "a retry rule needs at least one of onExitCodes, onSignals, onErrorTypes, onReasons, onHTTPStatuses",
+    ),
+    (rule(name="Bad Name", onExitCodes=[3]), "should match"),
+    (rule(onExitCodes=[3], action="Ignore"), "Unsupported value"),
+    (rule(onSignals=[65]), "should be less than or equal to 64"),
+    (rule(onSignals=[0]), "should be greater than or equal to 1"),
+    (rule(onErrorTypes=["Value Error"]), "should match"),
+    (rule(onHTTPStatuses=[42]), "should be greater than or equal to 100"),
+    (rule(onReasons=["x" * 65]), "may not be more than 64"),
+    ({"run": TRUE, "retry": {"rules": [RULE] * 17}}, "must have at most 16 items"),
+    ({"run": TRUE, "retryRequest": "x" * 65}, "may not be more than 64"),
+    ({"run": TRUE, "cancel": "yes"}, "must be of type boolean"),
+    ({"run": TRUE, "suspend": 1}, "must be of type boolean"),
 ]
 
 
 @pytest.mark.parametrize(("spec", "message"), BAD_SPECS, ids=lambda value: str(value)[:50])
 async def test_bad_input_is_refused_with_the_field_and_what_is_wrong(world: World, spec: Object, message: str) -> None:
     body = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "bad"}, "spec": spec}
-    with pytest.raises(ApiError, match=message) as refused:
+    with pytest.raises(ApiError) as refusal:
         await world.api.create(TASKS, world.namespace, body)
-    assert 400 <= refused.value.status < 500
+    assert message in refusal.value.message
+    assert 400 <= refusal.value.status < 500
+
+
+GOOD_SPECS: list[Object] = [
+    env(),
+    env(value=""),
+    env(valueFrom={"configMapKeyRef": {**KEY, "optional": True}}),
+    http(
+        url="https://host:8443/a?b=c#d", method="PATCH", headers=[{"name": "X-A.b", "valueFrom": {"secretKeyRef": KEY}}]
+    ),
+    http(url="http://h", expectStatus=[200, 404], body="", timeoutSeconds=5),
+    rule(onReasons=["OutOfMemory"], onErrorTypes=["requests.exceptions.Timeout"], onHTTPStatuses=[503], action="Fail"),
+    rule(onExitCodes=[-1, 255]),
+    {
+        "run": TRUE,
+        "timeouts": {"pendingSeconds": 1, "totalSeconds": 2, "stallSeconds": 3},
+        "resources": {"memoryMiB": 1},
+    },
+    {"run": TRUE, "cancel": True, "suspend": True, "retryRequest": "from-the-start"},
+]
+
+
+@pytest.mark.parametrize("spec", GOOD_SPECS, ids=lambda value: str(value)[:60])
+async def test_good_input_is_stored_as_it_was_given(world: World, spec: Object) -> None:
+    body = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "good"}, "spec": spec}
+    stored = (await world.api.create(TASKS, world.namespace, body))["spec"]
+    assert {field: stored[field] for field in spec if field not in ("run", "env")} == {
+        field: value for field, value in spec.items() if field not in ("run", "env")
+    }
+    decode_task(await world.task("good"))
 
 
 async def pool(world: World, spec: Object) -> Object:

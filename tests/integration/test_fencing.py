@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from tests.integration.harness import Object, World
+from tests.integration.journey import ENDS
 
 from taskmaster.api import names, patches
 from taskmaster.api.decode import task as decode_task
@@ -67,25 +69,111 @@ async def scene(world: World) -> AsyncIterator[Scene]:
         yield Scene(world, actors[0], actors[1], await stack.enter_async_context(world.client(unbound)))
 
 
-def finish(task: Task, holder: Holder, **changes: object) -> list[patches.Operation]:
-    ended = patches.Ended(Outcome.SUCCEEDED, EndReason.COMPLETED, "done", NOW, NOW, 0, "tail", {"answer": 42})
-    decision = Finish(Phase.SUCCEEDED, EndReason.COMPLETED, Spent())
-    operations = patches.finish(task.uid, task.attempt, holder, ended, decision, task.attempts, task.spent)
-    return operations + [{"op": "add", "path": f"/status/{key}", "value": value} for key, value in changes.items()]
+def finish(
+    task: Task, holder: Holder, by: Phase = Phase.SUCCEEDED, spent: Spent | None = None, **changes: Any
+) -> list[patches.Operation]:
+    """The end of an attempt, with changes that no agent would make (None removes)."""
+    decision = Finish(by, ENDS[by].reason, spent or task.spent, dead_lettered=by is Phase.FAILED)
+    operations = patches.finish(task.uid, task.attempt, holder, ENDS[by], decision, task.attempts, task.spent)
+    return operations + changed(**changes)
 
 
-def failed() -> patches.Ended:
-    return patches.Ended(Outcome.FAILED, EndReason.EXIT_CODE, "exit code 3", NOW, NOW, 3, "tail")
+def again(task: Task, holder: Holder, outcome: Outcome, spent: Spent, **changes: Any) -> list[patches.Operation]:
+    ended = patches.Ended(outcome, EndReason.INTERRUPTED, "over", NOW, NOW, "tail")
+    operations = patches.again(task.uid, task.attempt, holder, ended, Again(2.0, spent), task.attempts, task.spent)
+    return operations + changed(**changes)
 
 
-async def test_a_worker_may_make_every_move_of_an_agent(scene: Scene) -> None:
+def changed(**changes: Any) -> list[patches.Operation]:
+    return [
+        {"op": "remove", "path": f"/status/{key}"}
+        if value is None
+        else {"op": "add", "path": f"/status/{key}", "value": value}
+        for key, value in changes.items()
+    ]
+
+
+def checkpoint(attempt: int) -> Object:
+    return {"attempt": attempt, "time": "2027-01-15T08:00:00Z", "data": {"step": attempt}}
+
+
+@pytest.mark.parametrize(
+    ("phase", "spent"),
+    [
+        (Phase.SUCCEEDED, Spent()),
+        (Phase.FAILED, Spent(failures=1)),
+        (Phase.FAILED, Spent(failures=1, runner_deaths=1)),
+        (Phase.CANCELLED, Spent()),
+    ],
+    ids=str,
+)
+async def test_a_worker_may_make_every_move_of_an_agent(scene: Scene, phase: Phase, spent: Spent) -> None:
     task, holder = await scene.assigned("a", scene.mine), scene.mine.holder
-    await scene.write(scene.mine.api, "a", JsonPatch(patches.start(task.uid, 1, holder, started=NOW)))
-    await scene.write(scene.mine.api, "a", JsonPatch(finish(task, holder)))
-    task = await scene.assigned("b", scene.mine)
-    again = patches.again(task.uid, 1, holder, failed(), Again(2.0, Spent(failures=1)), (), task.spent)
-    obj = await scene.write(scene.mine.api, "b", JsonPatch(again))
-    assert obj["status"]["phase"] == "Pending"
+    moves = [
+        patches.start(task.uid, 1, holder, started=NOW),
+        patches.save(task.uid, 1, holder, patches.Saved({"current": 1}, checkpoint(1))),
+        patches.save(task.uid, 1, holder, patches.Saved({"current": 2, "total": 3, "message": "on"}, checkpoint(1))),
+        finish(task, holder, phase, spent),
+    ]
+    for move in moves:
+        obj = await scene.write(scene.mine.api, "a", JsonPatch(move))
+    assert obj["status"]["phase"] == phase
+
+
+@pytest.mark.parametrize(
+    ("outcome", "spent"),
+    [
+        (Outcome.FAILED, Spent(failures=1)),
+        (Outcome.WORKER_LOST, Spent(worker_losses=1, runner_deaths=1)),
+        (Outcome.INTERRUPTED, Spent(interruptions=1)),
+        (Outcome.RELEASED, Spent()),
+        (Outcome.SUSPENDED, Spent()),
+    ],
+    ids=str,
+)
+async def test_a_worker_may_give_a_task_back(scene: Scene, outcome: Outcome, spent: Spent) -> None:
+    task = await scene.assigned("a", scene.mine)
+    obj = await scene.write(scene.mine.api, "a", JsonPatch(again(task, scene.mine.holder, outcome, spent)))
+    assert (obj["status"]["phase"], obj["status"]["attempts"][0]["outcome"]) == ("Pending", outcome)
+
+
+async def test_a_death_of_the_runner_is_counted_up_by_one_and_cleared(scene: Scene) -> None:
+    holder = scene.mine.holder
+    task = await scene.assigned("a", scene.mine)
+    for deaths in (1, 2, 0):
+        spent = replace(task.spent, worker_losses=task.spent.worker_losses + 1, runner_deaths=deaths)
+        for wrong in {3, 4, 5} - {task.spent.runner_deaths, task.spent.runner_deaths + 1}:
+            forged = again(task, holder, Outcome.WORKER_LOST, spent, runnerDeaths=wrong)
+            with pytest.raises(Forbidden, match=r"add one to status\.runnerDeaths or clear it"):
+                await scene.write(scene.mine.api, "a", JsonPatch(forged))
+        obj = await scene.write(scene.mine.api, "a", JsonPatch(again(task, holder, Outcome.WORKER_LOST, spent)))
+        assert obj["status"]["runnerDeaths"] == deaths
+        obj = await scene.write(
+            scene.world.api, "a", JsonPatch(patches.assign(decode_task(obj), scene.mine.worker, now=NOW))
+        )
+        task = decode_task(obj)
+
+
+async def test_the_checkpoint_of_an_earlier_attempt_stays_until_there_is_a_new_one(scene: Scene) -> None:
+    holder, saved = scene.mine.holder, patches.Saved(checkpoint=checkpoint(1))
+    task = await scene.assigned("a", scene.mine)
+    for changes in (checkpoint(2), checkpoint(0)):
+        with pytest.raises(Forbidden, match=r"status\.checkpoint only by one of the attempt that it holds"):
+            await scene.write(scene.mine.api, "a", JsonPatch(finish(task, holder, checkpoint=changes)))
+    await scene.write(scene.mine.api, "a", JsonPatch(patches.start(task.uid, 1, holder, started=NOW, saved=saved)))
+    give_back = again(task, holder, Outcome.INTERRUPTED, Spent(interruptions=1))
+    obj = await scene.write(scene.mine.api, "a", JsonPatch(give_back))
+    obj = await scene.write(
+        scene.world.api, "a", JsonPatch(patches.assign(decode_task(obj), scene.mine.worker, now=NOW))
+    )
+    task = decode_task(obj)
+    assert obj["status"]["checkpoint"] == checkpoint(1)
+    forgeries: list[Object | None] = [{**checkpoint(1), "data": {"step": 9}}, {**checkpoint(1), "data": {}}, None]
+    for forgery in forgeries:
+        with pytest.raises(Forbidden, match=r"status\.checkpoint only by one of the attempt that it holds"):
+            await scene.write(scene.mine.api, "a", JsonPatch(finish(task, holder, checkpoint=forgery)))
+    obj = await scene.write(scene.mine.api, "a", JsonPatch(finish(task, holder, checkpoint=checkpoint(2))))
+    assert obj["status"]["checkpoint"] == checkpoint(2)
 
 
 async def test_a_worker_may_not_write_a_task_that_another_one_holds(scene: Scene) -> None:
@@ -109,12 +197,22 @@ async def test_a_worker_may_not_touch_its_own_finished_task(scene: Scene) -> Non
         await scene.write(scene.mine.api, "a", MergePatch({"status": {"observedGeneration": 7}}))
 
 
+STOP = {"reason": "Drained", "time": "2027-01-15T08:00:00Z"}
 FORGERIES: list[tuple[Object, str]] = [
-    ({"attempt": 9}, "may not change status.attempt|attempt grows by one"),
+    ({"attempt": 9}, "attempt grows by one"),
     ({"observedGeneration": 9}, "may not change status.observedGeneration"),
-    ({"failures": 2}, "at most one budget"),
-    ({"failures": 1, "workerLosses": 1}, "at most one budget"),
-    ({"interruptions": -1}, "at most one budget|greater than or equal to 0"),
+    ({"observedGeneration": None}, "may not change status.observedGeneration"),
+    ({"runNumber": 2}, "begins a new run only for"),
+    ({"observedRetryRequest": "1"}, "may not change status.observedRetryRequest"),
+    ({"stopRequest": STOP}, "may not change status.stopRequest"),
+    ({"deadlineTime": "2028-01-15T08:00:00Z"}, "may not change status.deadlineTime"),
+    ({"deadLettered": True}, "only a Task that has failed is a dead letter"),
+    ({"failures": 1}, "at most one budget, once, and only if it failed"),
+    ({"workerLosses": 1}, "at most one budget, once, and only if it failed"),
+    ({"interruptions": -1}, "greater than or equal to 0"),
+    ({"runnerDeaths": 2}, "add one to status.runnerDeaths or clear it"),
+    ({"phase": "Skipped"}, "can only become Cancelled or Failed or Pending"),
+    ({"phase": "Cancelled"}, "only a Task that has succeeded or failed has a result"),
     ({"attempts": []}, "recorded in status.attempts by the worker that held it"),
     (
         {"attempts": [{"attempt": 1, "worker": "someone", "endTime": "2027-01-15T08:00:00Z", "outcome": "Succeeded"}]},
@@ -126,16 +224,73 @@ FORGERIES: list[tuple[Object, str]] = [
 @pytest.mark.parametrize(("forgery", "message"), FORGERIES, ids=lambda value: str(value)[:50])
 async def test_a_worker_may_not_forge_a_record(scene: Scene, forgery: Object, message: str) -> None:
     task = await scene.assigned("a", scene.mine)
-    with pytest.raises(ApiError, match=message):
+    with pytest.raises(ApiError) as refusal:
         await scene.write(scene.mine.api, "a", JsonPatch(finish(task, scene.mine.holder, **forgery)))
+    assert message in refusal.value.message
     assert (await scene.world.task("a"))["status"]["phase"] == "Assigned"
+
+
+CHARGES: list[tuple[Outcome, Object]] = [
+    (Outcome.FAILED, {"failures": 2}),
+    (Outcome.FAILED, {"workerLosses": 1}),
+    (Outcome.INTERRUPTED, {"failures": 1}),
+    *(
+        (outcome, {budget: 1})
+        for outcome in (Outcome.SUSPENDED, Outcome.RELEASED)
+        for budget in ("failures", "workerLosses", "interruptions")
+    ),
+]
+
+
+@pytest.mark.parametrize(("outcome", "charge"), CHARGES, ids=str)
+async def test_an_attempt_is_charged_to_at_most_one_budget_and_some_to_none(
+    scene: Scene, outcome: Outcome, charge: Object
+) -> None:
+    task = await scene.assigned("a", scene.mine)
+    charged = {Outcome.FAILED: Spent(failures=1), Outcome.INTERRUPTED: Spent(interruptions=1)}.get(outcome, Spent())
+    with pytest.raises(Forbidden, match="at most one budget, once, and only if it failed, was lost or interrupted"):
+        await scene.write(scene.mine.api, "a", JsonPatch(again(task, scene.mine.holder, outcome, charged, **charge)))
+
+
+@pytest.mark.parametrize("budget", ["failures", "workerLosses", "interruptions"])
+async def test_a_cancelled_attempt_is_charged_to_no_budget(scene: Scene, budget: str) -> None:
+    task = await scene.assigned("a", scene.mine)
+    forged = finish(task, scene.mine.holder, Phase.CANCELLED) + changed(**{budget: 1})
+    with pytest.raises(Forbidden, match="at most one budget, once, and only if it failed, was lost or interrupted"):
+        await scene.write(scene.mine.api, "a", JsonPatch(forged))
+
+
+async def test_a_worker_may_not_answer_for_the_coordinator(scene: Scene) -> None:
+    """What the coordinator asked stays, also when the attempt is given back."""
+    task = await scene.assigned("a", scene.mine)
+    await scene.write(scene.world.api, "a", MergePatch({"status": {"stopRequest": STOP, "deadlineTime": STOP["time"]}}))
+    for field in ("stopRequest", "deadlineTime"):
+        forged = again(task, scene.mine.holder, Outcome.INTERRUPTED, Spent(interruptions=1), **{field: None})
+        with pytest.raises(Forbidden, match=f"may not change status.{field}"):
+            await scene.write(scene.mine.api, "a", JsonPatch(forged))
+    obj = await scene.write(
+        scene.mine.api, "a", JsonPatch(again(task, scene.mine.holder, Outcome.INTERRUPTED, Spent(interruptions=1)))
+    )
+    assert obj["status"]["stopRequest"] == STOP
+
+
+async def test_a_worker_may_not_begin_a_new_run(scene: Scene) -> None:
+    task = await scene.assigned("a", scene.mine)
+    await scene.write(scene.mine.api, "a", JsonPatch(finish(task, scene.mine.holder)))
+    obj = await scene.world.edit("a", retryRequest="1")
+    with pytest.raises(Forbidden, match="only while it holds it"):
+        await scene.write(scene.mine.api, "a", MergePatch(patches.run_again(decode_task(obj), now=NOW)))
 
 
 RUNNING_FORGERIES: list[tuple[Object, str]] = [
     ({"assignment": {"podUID": "someone"}}, "may not change status.assignment"),
     ({"failures": 1}, "at most one budget"),
-    ({"result": {"early": True}}, "only a finished Task has a result"),
+    ({"runnerDeaths": 1}, "add one to status.runnerDeaths or clear it, and only at the end"),
+    ({"result": {"early": True}}, "only a Task that has succeeded or failed has a result"),
     ({"attempts": [{"attempt": 1, "outcome": "Failed"}]}, "recorded in status.attempts"),
+    ({"deadLettered": True}, "only a Task that has failed is a dead letter"),
+    ({"checkpoint": checkpoint(7)}, "only by one of the attempt that it holds"),
+    ({"stopRequest": STOP}, "may not change status.stopRequest"),
 ]
 
 
