@@ -48,8 +48,8 @@ if os.fork() == 0:
     os.setsid()
     held = []
     while True:
-        held.append(bytearray(os.urandom(1)) * 2**20)
-        time.sleep(0.001)
+        held.append(bytearray(b"x") * 2**20)
+        time.sleep(0.004)
 time.sleep(1000)
 """
 SHARING = """
