@@ -91,14 +91,23 @@ def test_no_pool_has_replicas_and_nothing_has_a_finalizer(default: Objects) -> N
     assert [each["metadata"]["name"] for each in default if "finalizers" in each["metadata"]] == []
 
 
-def test_no_role_has_a_wildcard_or_touches_secrets(default: Objects) -> None:
+def test_no_role_has_a_wildcard_or_more_than_get_of_secrets(default: Objects) -> None:
     roles = of_kind(default, "ClusterRole") + of_kind(default, "Role")
     assert len(roles) >= 6
     for role in roles:
         for rule in role["rules"]:
             words = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert "*" not in words
-            assert {"secrets", "events", "escalate", "impersonate"}.isdisjoint(words)
+            assert {"events", "escalate", "impersonate"}.isdisjoint(words)
+            if "secrets" in rule["resources"]:
+                assert (role["metadata"]["name"], rule["verbs"]) == ("taskmaster-operator", ["get"])
+
+
+def test_without_value_from_nobody_touches_secrets_or_roles(render: Render) -> None:
+    for role in [each for each in render("--set=valueFrom.enabled=false") if each["kind"] in ("ClusterRole", "Role")]:
+        granted = set(rights(role))
+        assert {"secrets", "configmaps", "roles"}.isdisjoint(granted), role["metadata"]["name"]
+        assert "delete" not in rights(role).get("rolebindings", ())
 
 
 def test_a_worker_can_do_no_more_than_report(default: Objects) -> None:
@@ -121,9 +130,12 @@ def test_the_operator_has_exactly_these_rights(default: Objects) -> None:
         "leases": {"get", "list", "watch", "patch"},
         "serviceaccounts": {"get", "create", "patch"},
         "serviceaccounts[taskmaster-worker]": {"delete"},
-        "rolebindings": {"get", "create", "patch"},
+        "roles": {"get", "create", "patch", "delete"},
+        "rolebindings": {"get", "create", "patch", "delete"},
         "rolebindings[taskmaster-worker]": {"delete"},
         "clusterroles[taskmaster-worker]": {"bind", "get"},
+        "secrets": {"get"},
+        "configmaps": {"get"},
     }
     assert rights(named(default, "Role", "taskmaster-election")) == {
         "leases": {"create"},

@@ -18,6 +18,7 @@ from taskmaster.coordinator.cache import Cache
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.settings import from_environment
+from taskmaster.coordinator.value_access import ROLES
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Forbidden, ServerError, Unanswered, Unprocessable
 from taskmaster.kube.informer import Delta
@@ -505,3 +506,138 @@ async def test_pool_without_the_charts_role_says_so_and_recovers(rig: Rig) -> No
         rig.server.create(CLUSTERROLES, None, ROLE)
         await asyncio.sleep(11)
         assert rig.ready() == ("False", "WorkersStarting")
+
+
+def granted(rig: Rig, name: str = "pool") -> dict[str, list[str]]:
+    """The names that the workers of a pool may get, by resource; nothing without a binding."""
+    assert rig.names(ROLES) == [each for each in rig.names(ROLEBINDINGS) if each != "taskmaster-worker"]
+    if f"taskmaster-worker-{name}" not in rig.names(ROLES):
+        return {}
+    role = rig.server.read(ROLES, NAMESPACE, f"taskmaster-worker-{name}")
+    return {rule["resources"][0]: rule["resourceNames"] for rule in role["rules"]}
+
+
+async def test_what_a_pool_offers_may_be_read_until_it_does_so_no_longer(rig: Rig) -> None:
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        rig.create("other", configMapNames=["settings"])
+        await asyncio.sleep(1)
+        assert granted(rig) == {"secrets": ["token"]}
+        assert granted(rig, "other") == {"configmaps": ["settings"]}
+        rig.edit(secretNames=["password", "token"], configMapNames=["settings"])
+        await asyncio.sleep(1)
+        assert granted(rig) == {"secrets": ["password", "token"], "configmaps": ["settings"]}
+        rig.edit(secretNames=None)
+        await asyncio.sleep(1)
+        assert granted(rig) == {"configmaps": ["settings"]}
+        rig.edit(configMapNames=[])
+        await asyncio.sleep(1)
+        assert granted(rig) == {}
+        assert granted(rig, "other") == {"configmaps": ["settings"]}
+        assert rig.ready() == ("False", "WorkersStarting")
+
+
+async def test_what_may_be_read_is_written_once(rig: Rig) -> None:
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        await asyncio.sleep(1)
+        for replicas in range(5):
+            rig.edit(replicas=replicas)
+            await asyncio.sleep(60)
+        assert (rig.server.writes["patch", "roles"], rig.server.writes["patch", "rolebindings"]) == (1, 2)
+        asked = [call for call in rig.api.calls if call.resource is ROLES and call.verb == "get"]
+        assert len(asked) == 1
+
+
+async def test_what_was_offered_before_the_operator_restarted_is_taken_back(rig: Rig) -> None:
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        await asyncio.sleep(1)
+    rig.edit(secretNames=None)
+    second = Rig()
+    second.server = rig.server
+    second.api.server = rig.server
+    async with second.running():
+        await asyncio.sleep(1)
+        assert granted(rig) == {}
+
+
+async def test_new_pool_of_an_old_name_owns_what_it_offers(rig: Rig) -> None:
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        await asyncio.sleep(1)
+        rig.delete(WORKERPOOLS, "pool")
+        rig.delete(DEPLOYMENTS, "pool-worker")
+        pool = rig.create(secretNames=["token"])
+        await asyncio.sleep(1)
+        for resource in (ROLES, ROLEBINDINGS):
+            (owner,) = rig.server.read(resource, NAMESPACE, "taskmaster-worker-pool")["metadata"]["ownerReferences"]
+            assert owner["uid"] == pool["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("resource", [ROLES, ROLEBINDINGS], ids=lambda resource: str(resource.kind))
+async def test_roles_of_strangers_are_neither_changed_nor_deleted(rig: Rig, resource: Resource) -> None:
+    body = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": "taskmaster-worker-pool", "labels": {"app.kubernetes.io/name": "taskmaster"}},
+    }
+    stranger = rig.server.create(resource, NAMESPACE, body)
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        await asyncio.sleep(6)
+        assert rig.ready() == ("False", "NameTaken")
+        assert "taskmaster-worker-pool that is not ours" in rig.status()["conditions"][0]["message"]
+        assert rig.deployment(), "Tasks that read nothing can run"
+        rig.edit(secretNames=None)
+        await asyncio.sleep(6)
+        assert rig.ready() == ("False", "WorkersStarting")
+        assert rig.server.read(resource, NAMESPACE, "taskmaster-worker-pool") == stranger
+
+
+ESCALATION = Forbidden("attempting to grant RBAC permissions not currently held")
+
+
+async def test_operator_that_may_not_grant_says_so_and_runs_the_workers(rig: Rig) -> None:
+    rig.faults = lambda call: Fault(before=ESCALATION) if call.resource is ROLES and call.verb == "patch" else None
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        await asyncio.sleep(1)
+        assert rig.ready() == ("False", "ValueFromForbidden")
+        message = rig.status()["conditions"][0]["message"]
+        assert "valueFrom.enabled=true" in message
+        assert "attempting to grant RBAC permissions not currently held" in message
+        assert rig.deployment()
+        status = rig.status_writes()
+        await asyncio.sleep(60)
+        assert rig.status_writes() == status
+        rig.faults = lambda call: None
+        await asyncio.sleep(11)
+        assert rig.ready() == ("False", "WorkersStarting")
+        assert granted(rig) == {"secrets": ["token"]}
+
+
+async def test_operator_without_rights_on_roles_is_no_trouble_for_pools_that_offer_nothing(rig: Rig) -> None:
+    rig.faults = lambda call: Fault(before=Forbidden("roles")) if call.resource is ROLES else None
+    async with rig.running():
+        rig.create()
+        rig.create("other", secretNames=["token"])
+        await asyncio.sleep(6)
+        assert rig.ready() == ("False", "WorkersStarting")
+        assert rig.ready("other") == ("False", "ValueFromForbidden")
+        rig.edit("other", secretNames=None)
+        await asyncio.sleep(6)
+        assert rig.ready("other") == ("False", "WorkersStarting")
+
+
+async def test_weather_while_a_right_is_taken_back_is_tried_again(rig: Rig) -> None:
+    async with rig.running():
+        rig.create(secretNames=["token"])
+        await asyncio.sleep(1)
+        rig.faults = lambda call: Fault(before=ServerError("etcd")) if call.verb == "delete" else None
+        rig.edit(secretNames=None)
+        await asyncio.sleep(20)
+        assert granted(rig) == {"secrets": ["token"]}
+        rig.faults = lambda call: None
+        await asyncio.sleep(11)
+        assert granted(rig) == {}

@@ -99,6 +99,8 @@ def test_the_schema_refuses_unknown_keys_on_every_level() -> None:
         pytest.param("workerPools.Bad_Name", {"slots": 1}, id="a name that is none in Kubernetes"),
         pytest.param("liveness.workerLeaseSeconds", 0, id="a Lease of no duration"),
         pytest.param("watchNamespaces", "team-a", id="a string for a list"),
+        pytest.param("valueFrom.enabled", "yes", id="a string for a truth value"),
+        pytest.param("valueFrom.secretNames", ["token"], id="names of Secrets, which belong to a pool"),
     ],
 )
 def test_the_schema_refuses(path: str, value: Any) -> None:

@@ -194,10 +194,12 @@ def test_all_objects_go_with_an_owner() -> None:
         built(),
         worker_objects.service_account(NAMESPACE, ROLE),
         worker_objects.role_binding(NAMESPACE, ROLE),
+        offered(secretNames=["token"]),
+        worker_objects.value_role_binding(pool_object("media")),
     ]
     for each in made:
         (owner,) = each["metadata"]["ownerReferences"]
-        if each["kind"] == "Deployment":
+        if each["kind"] == "Deployment" or each["metadata"]["name"] == "taskmaster-worker-media":
             assert (owner["kind"], owner["name"], owner["uid"]) == ("WorkerPool", "media", "uid-of-media")
             assert owner["controller"] is True
         else:
@@ -205,6 +207,46 @@ def test_all_objects_go_with_an_owner() -> None:
         assert "blockOwnerDeletion" not in owner
         assert each["metadata"]["namespace"] == NAMESPACE
         assert "finalizers" not in each["metadata"]
+
+
+def offered(**spec: Any) -> Object:
+    pool = pool_object("media", **spec)
+    return worker_objects.value_role(pool, WorkerPoolSpec.model_validate(pool["spec"]))
+
+
+def test_what_a_pool_offers_may_be_got_by_name_and_nothing_else() -> None:
+    role = offered(secretNames=["b", "a"], configMapNames=["c"])
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a", "b"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["c"], "verbs": ["get"]},
+    ]
+    assert role["metadata"]["labels"] == worker_objects.pod_labels("media")
+
+
+@pytest.mark.parametrize("spec", [{}, {"secretNames": []}, {"secretNames": [], "configMapNames": []}], ids=str)
+def test_a_rule_without_names_which_would_grant_all_of_them_is_not_made(spec: Object) -> None:
+    assert offered(**spec)["rules"] == []
+    assert [rule["resources"] for rule in offered(secretNames=["a"], configMapNames=[])["rules"]] == [["secrets"]]
+
+
+def test_what_a_pool_offers_is_bound_to_the_agents() -> None:
+    binding = worker_objects.value_role_binding(pool_object("media"))
+    assert binding["metadata"] == offered(secretNames=["a"])["metadata"]
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", "taskmaster-worker-media")
+    assert binding["subjects"] == worker_objects.role_binding(NAMESPACE, ROLE)["subjects"]
+
+
+def test_agent_knows_what_its_pool_offers_whatever_the_order() -> None:
+    def names_of(**spec: Any) -> tuple[str, str]:
+        containers = built(**spec)["spec"]["template"]["spec"]["containers"]
+        agent = next(each for each in containers if each["name"] == "agent")
+        values = {each["name"]: each.get("value") for each in agent["env"]}
+        return values["TASKMASTER_SECRET_NAMES"], values["TASKMASTER_CONFIG_MAP_NAMES"]
+
+    assert names_of() == ("", "")
+    assert names_of(secretNames=["b", "a"], configMapNames=["c"]) == ("a,b", "c")
+    assert names_of(secretNames=["a", "b"], configMapNames=["c"]) == ("a,b", "c")
+    assert not any("SECRET_NAMES" in name for name in env("runner"))
 
 
 def test_agents_of_a_namespace_may_work_there_and_nowhere_else() -> None:

@@ -30,6 +30,7 @@ from taskmaster.api.times import to_wire
 from taskmaster.coordinator.cache import Cache
 from taskmaster.coordinator.metrics import RequestMetrics, StateCollector, TaskMetrics, leader_gauge
 from taskmaster.coordinator.pools import PoolController
+from taskmaster.coordinator.value_access import ValueAccess
 from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
 from taskmaster.core.policy import BUILT_IN, TTL_FAILED_SECONDS, TTL_SUCCEEDED_SECONDS
 from taskmaster.core.retry import Outcome
@@ -323,7 +324,8 @@ def test_every_value_of_the_chart_is_documented_and_no_other() -> None:
 
 
 def test_every_reason_of_a_worker_pool_is_documented() -> None:
-    source = text_of(str(Path(sys.modules[PoolController.__module__].__file__ or "").relative_to(REPOSITORY)))
+    modules = [sys.modules[each.__module__].__file__ for each in (PoolController, ValueAccess)]
+    source = "".join(text_of(str(Path(file or "").relative_to(REPOSITORY))) for file in modules)
     given = set(re.findall(r'Refused\(\s*"(\w+)"', source)) | set(re.findall(r'"(Workers\w+)"', source))
     assert {words(row[0])[0] for row in rows("pool-reasons", text_of("docs/operations.md"))} == given
     assert len(given) > 3

@@ -143,4 +143,17 @@ capabilities:
   resources: [clusterroles]
   resourceNames: [{{ include "taskmaster.fullname" . }}-worker]
   verbs: [bind]
+{{- if .Values.valueFrom.enabled }}
+# For each pool the right of its workers to get the Secrets and ConfigMaps that it lists. Nobody can grant what he may not do
+# himself, so the operator may get them as well; it never does.
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles]
+  verbs: [get, create, patch, delete]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  verbs: [delete]
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get]
+{{- end }}
 {{- end }}

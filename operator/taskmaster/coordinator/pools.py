@@ -2,8 +2,9 @@
 
 Level-triggered: whatever happens (a pool is edited, its Deployment is changed or deleted, a worker registers), the
 pool's name is queued and its Deployment is compared and put right. Objects are applied server-side: the Deployment only
-when it differs, the ServiceAccount and the RoleBinding that pools share once per namespace and term. Status is written
-when it differs: at once to answer an edit of the spec, else at most once in five seconds per pool.
+when it differs, the ServiceAccount and the RoleBinding that pools share once per namespace and term, the right to read
+what a pool offers to Tasks once per edit and term. Status is written when it differs: at once to answer an edit of the
+spec, else at most once in five seconds per pool.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from taskmaster.api.models.workerpool import WorkerPoolSpec
 from taskmaster.api.times import to_wire
 from taskmaster.coordinator import worker_objects
 from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.refusal import Refused
 from taskmaster.coordinator.settings import Settings
+from taskmaster.coordinator.value_access import ValueAccess
 from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.task import Instant
 from taskmaster.kube.api import Api, ApplyPatch, MergePatch
@@ -37,14 +40,6 @@ STATUS_SECONDS: Final = 5.0
 
 Key = tuple[str, str]
 Object = dict[str, Any]
-
-
-class Refused(Exception):
-    """The pool cannot be made real as it is; `reason` is one typed word, the text says what to do."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class PoolController:
@@ -69,6 +64,7 @@ class PoolController:
         self._pools: dict[Key, Object] = {}
         self._deployments: dict[Key, Object] = {}
         self._refusals: dict[Key, Refused] = {}
+        self._value_access = ValueAccess(api, field_manager=FIELD_MANAGER)
         self._identities: set[str] = set()
         """Namespaces whose workers have their ServiceAccount and RoleBinding."""
         self._generations: dict[Key, int] = {}
@@ -85,6 +81,7 @@ class PoolController:
             self._pools.pop(key, None)
             self._refusals.pop(key, None)
             self._generations.pop(key, None)
+            self._value_access.forget(key)
             return
         self._pools[key] = pool
         self._mark(key)
@@ -169,6 +166,8 @@ class PoolController:
                 DEPLOYMENTS, namespace, wanted["metadata"]["name"], ApplyPatch(wanted, FIELD_MANAGER)
             )
             self._generations[key] = stored["metadata"]["generation"]
+        # Last: whatever may be read, Tasks that read nothing can run.
+        await self._value_access.provide(pool, spec)
 
     def _changed_by_others(self, key: Key, found: Object) -> bool:
         generation: int = found["metadata"]["generation"]

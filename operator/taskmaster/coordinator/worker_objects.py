@@ -1,6 +1,8 @@
 """The objects that make a WorkerPool real: a Deployment per pool, a ServiceAccount and a RoleBinding per namespace.
 
-Pure: a pool and the settings go in, objects for server-side apply come out. The Deployment is owned by its pool, the
+A pool that offers Secrets or ConfigMaps to Tasks also gets a Role and a RoleBinding of its own.
+
+Pure: a pool and the settings go in, objects for server-side apply come out. What is made per pool is owned by it, the
 identity of the workers by the chart's ClusterRole, so that the garbage collector of Kubernetes removes them; nothing
 here needs a finalizer.
 
@@ -57,7 +59,7 @@ def selector(pool: str) -> str:
 
 
 def owner_reference(pool: Object) -> Object:
-    """Return the reference by which a Deployment goes when its pool goes."""
+    """Return the reference by which an object goes when its pool goes."""
     metadata = pool["metadata"]
     return {
         "apiVersion": names.API_VERSION,
@@ -96,14 +98,33 @@ def service_account(namespace: str, role: Object) -> Object:
 
 def role_binding(namespace: str, role: Object) -> Object:
     """Return the RoleBinding that lets the agents of a namespace work there, and nowhere else."""
-    subject = {"kind": "ServiceAccount", "name": names.WORKER_SERVICE_ACCOUNT, "namespace": namespace}
+    return _binding(_identity_metadata(namespace, role), "ClusterRole", role["metadata"]["name"])
+
+
+def value_role_name(pool: str) -> str:
+    """Return the name of a pool's Role and RoleBinding for `valueFrom`."""
+    return f"{names.WORKER_SERVICE_ACCOUNT}-{pool}"
+
+
+def value_role(pool: Object, spec: WorkerPoolSpec) -> Object:
+    """Return the Role for what a pool offers to `valueFrom`; it has no rules if that is nothing."""
+    offered = (("secrets", spec.secret_names), ("configmaps", spec.config_map_names))
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": _identity_metadata(namespace, role),
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role["metadata"]["name"]},
-        "subjects": [subject],
+        "kind": "Role",
+        "metadata": _value_metadata(pool),
+        # A rule without names would grant them all.
+        "rules": [
+            {"apiGroups": [""], "resources": [resource], "resourceNames": sorted(listed), "verbs": ["get"]}
+            for resource, listed in offered
+            if listed
+        ],
     }
+
+
+def value_role_binding(pool: Object) -> Object:
+    """Return the RoleBinding that gives this Role to the agents of the namespace."""
+    return _binding(_value_metadata(pool), "Role", value_role_name(pool["metadata"]["name"]))
 
 
 def deployment(pool: Object, spec: WorkerPoolSpec, settings: Settings) -> Object:
@@ -142,6 +163,27 @@ def _identity_metadata(namespace: str, role: Object) -> Object:
         "namespace": namespace,
         "labels": names.MANAGED_LABELS,
         "ownerReferences": [owner],
+    }
+
+
+def _value_metadata(pool: Object) -> Object:
+    name = pool["metadata"]["name"]
+    return {
+        "name": value_role_name(name),
+        "namespace": pool["metadata"]["namespace"],
+        "labels": pod_labels(name),
+        "ownerReferences": [owner_reference(pool)],
+    }
+
+
+def _binding(metadata: Object, kind: str, role: str) -> Object:
+    subject = {"kind": "ServiceAccount", "name": names.WORKER_SERVICE_ACCOUNT, "namespace": metadata["namespace"]}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        "subjects": [subject],
     }
 
 
@@ -212,6 +254,8 @@ def _agent(pool: str, spec: WorkerPoolSpec, settings: Settings) -> Object:
         "TASKMASTER_LEASE_SECONDS": settings.worker_lease_seconds,
         "TASKMASTER_RENEW_SECONDS": settings.worker_renew_seconds,
         "TASKMASTER_DRAIN_SECONDS": spec.drain_seconds,
+        "TASKMASTER_SECRET_NAMES": ",".join(sorted(spec.secret_names or ())),
+        "TASKMASTER_CONFIG_MAP_NAMES": ",".join(sorted(spec.config_map_names or ())),
         "TASKMASTER_HTTP_ADDRESS": f"0.0.0.0:{AGENT_PORT}",
         "TASKMASTER_LOG_LEVEL": settings.log_level,
     }
