@@ -124,6 +124,18 @@ def status_rules() -> list[Rule]:
 def task_rules() -> list[Rule]:
     """Rules at the root of a Task: they compare the spec with the status."""
     frozen = [name for name in field_names(TaskSpec) if name not in ALWAYS_MUTABLE_SPEC_FIELDS]
+    finished = f"oldSelf.status.phase in [{_quoted(TERMINAL)}]"
+    same_request = "oldSelf.spec.retryRequest == self.spec.retryRequest"
+    same_run = "self.status.runNumber == oldSelf.status.runNumber"
+    runs_again = f"{finished} && self.status.phase == 'Pending'"
+    answers_a_new_request = (
+        "self.status.runNumber == oldSelf.status.runNumber + 1"
+        " && self.spec.retryRequest != ''"
+        " && has(self.status.observedRetryRequest)"
+        " && self.status.observedRetryRequest == self.spec.retryRequest"
+        " && !(has(oldSelf.status.observedRetryRequest)"
+        " && oldSelf.status.observedRetryRequest == self.status.observedRetryRequest)"
+    )
     return [
         _frozen(
             "self.spec",
@@ -133,25 +145,16 @@ def task_rules() -> list[Rule]:
         ),
         _first_broken(
             {
-                "oldSelf.spec.retryRequest == self.spec.retryRequest || "
-                f"(has(oldSelf.status) && oldSelf.status.phase in [{_quoted(TERMINAL)}])": (
+                f"{same_request} || has(oldSelf.status) && {finished}": (
                     "spec.retryRequest can be changed only when the Task has finished"
                 ),
-                "oldSelf.spec.retryRequest == self.spec.retryRequest || !self.spec.cancel": (
+                f"{same_request} || !self.spec.cancel": (
                     "to run a cancelled Task again, set spec.cancel to false together with spec.retryRequest"
                 ),
-                "!oldSelf.spec.cancel || self.spec.cancel || oldSelf.spec.retryRequest != self.spec.retryRequest": (
+                f"!oldSelf.spec.cancel || self.spec.cancel || !({same_request})": (
                     "spec.cancel cannot be taken back; a new spec.retryRequest runs a Cancelled Task again"
                 ),
-                "!has(oldSelf.status) || !has(self.status) || self.status.runNumber == oldSelf.status.runNumber"
-                f" && !(oldSelf.status.phase in [{_quoted(TERMINAL)}] && self.status.phase == 'Pending')"
-                f" || oldSelf.status.phase in [{_quoted(TERMINAL)}] && self.status.phase == 'Pending'"
-                " && self.status.runNumber == oldSelf.status.runNumber + 1"
-                " && self.spec.retryRequest != ''"
-                " && has(self.status.observedRetryRequest)"
-                " && self.status.observedRetryRequest == self.spec.retryRequest"
-                " && !(has(oldSelf.status.observedRetryRequest)"
-                " && oldSelf.status.observedRetryRequest == self.status.observedRetryRequest)": (
+                f"!has(oldSelf.status) || !has(self.status) || ({runs_again} ? {answers_a_new_request} : {same_run})": (
                     "a finished Task begins a new run only for a new spec.retryRequest"
                 ),
             }
