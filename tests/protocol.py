@@ -119,6 +119,7 @@ def _save(seen: Task, worker: Worker) -> Patch:
 _PENDING, _ASSIGNED, _RUNNING = (Phase.PENDING,), (Phase.ASSIGNED,), (Phase.RUNNING,)
 _HELD = (Phase.ASSIGNED, Phase.RUNNING)
 _NEXT = _requeue(Again(0.0, Spent(worker_losses=1)))
+_CANCEL = _requeue(Finish(Phase.CANCELLED, EndReason.CANCELLED, Spent()))
 _GIVE_UP = _requeue(Finish(Phase.FAILED, EndReason.BUDGET_EXHAUSTED, Spent(worker_losses=1), dead_lettered=True))
 
 EVENTS: Final = (
@@ -140,6 +141,8 @@ EVENTS: Final = (
     Event("requeue", _RUNNING, _NEXT, "next attempt"),
     Event("requeue", _ASSIGNED, _GIVE_UP, "budget is out"),
     Event("requeue", _RUNNING, _GIVE_UP, "budget is out"),
+    Event("requeue", _ASSIGNED, _CANCEL, "cancel"),
+    Event("requeue", _RUNNING, _CANCEL, "cancel"),
     *(
         Event(
             "request_stop",

@@ -247,6 +247,12 @@ def test_every_write_of_the_protocol_is_in_the_tables() -> None:
     assert {words(row[0])[0] for row in rows("writes", text_of("docs/guarantees.md"))} == writes | {"delete"}
 
 
+def test_the_diagram_shows_every_move_and_no_other() -> None:
+    (diagram,) = blocks(text_of("docs/state-machine.md"), "mermaid")
+    drawn = set(re.findall(r"^ +(\w+) --> (\w+): ", diagram, re.MULTILINE))
+    assert drawn == {(old, new) for old in Phase for new in SUCCESSORS[old] - {old}}
+
+
 def test_every_outcome_is_charged_as_the_table_says() -> None:
     charged = {words(row[0])[0]: words(row[1]) for row in rows("outcomes", text_of("docs/state-machine.md"))}
     assert set(charged) == set(Outcome)
