@@ -88,6 +88,16 @@ def cleans_up():
         raise
 
 @task
+def insists():
+    try:
+        context.checkpoint("first")
+    except Cancelled:
+        try:
+            context.checkpoint("second")
+        except CheckpointError as error:
+            return str(error)
+
+@task
 async def cleans_up_async():
     try:
         print("ready")
@@ -359,6 +369,16 @@ async def test_a_stop_is_raised_into_a_marked_function(runner: RunnerProcess, ag
     assert (frame["exitCode"], frame["signal"], frame["error"]["type"]) == (1, None, "Cancelled")
     assert "cleaned up True" in frame["tail"]
     assert agent.told("checkpoint", attempt_id)[-1]["data"] == "saved"
+
+
+async def test_the_answer_to_an_interrupted_checkpoint_is_not_taken_for_the_next_ones(agent: Agent) -> None:
+    attempt_id = agent.start(python("jobs:insists"))
+    await agent.frame("checkpoint", attempt_id)
+    agent.stop(attempt_id, 10)
+    await agent.news(lambda: len(agent.told("checkpoint", attempt_id)) == 2)
+    agent.send({"type": "checkpointed", "id": attempt_id, "sequence": 1})
+    agent.send({"type": "checkpointed", "id": attempt_id, "sequence": 2, "error": "of the second"})
+    assert (await agent.exit(attempt_id))["result"] == "of the second"
 
 
 async def test_a_stop_cancels_a_marked_coroutine(runner: RunnerProcess, agent: Agent) -> None:

@@ -27,9 +27,11 @@ _READS_AT_END = 64
 
 
 class ContextServer:
-    """Accepts and reads without waiting. `on_message` gets the connection's descriptor and what it said."""
+    """Accepts and reads without waiting. `on_message` gets the connection and what it said."""
 
-    def __init__(self, path: str, poll: select.poll, on_message: Callable[[int, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, path: str, poll: select.poll, on_message: Callable[[socket.socket, dict[str, Any]], None]
+    ) -> None:
         """Listen at the path.
 
         Raises:
@@ -55,12 +57,12 @@ class ContextServer:
         elif descriptor in self._connections:
             self._read(descriptor)
 
-    def answer(self, descriptor: int, message: dict[str, Any]) -> None:
-        """Send an answer; who does not take it at once loses the connection."""
-        if descriptor in self._connections:
+    def answer(self, connection: socket.socket, message: dict[str, Any]) -> None:
+        """Send an answer, unless the connection has ended; who does not take it at once loses the connection."""
+        if (descriptor := connection.fileno()) >= 0:
             data = frames.encode(message)
             try:
-                whole = self._connections[descriptor][0].send(data) == len(data)
+                whole = connection.send(data) == len(data)
             except OSError:
                 whole = False
             if not whole:
@@ -111,10 +113,10 @@ class ContextServer:
         except (OSError, frames.FrameError):
             data, messages = b"", []
         for message in messages:
-            self._on_message(descriptor, message)
-        if not data:
+            self._on_message(connection, message)
+        if not data and connection.fileno() >= 0:
             self._drop(descriptor)
-        return bool(data) and descriptor in self._connections
+        return connection.fileno() >= 0
 
     def _drop(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)

@@ -20,6 +20,7 @@ from taskmaster_worker.sdk.wire import MAX_CHECKPOINT_BYTES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
+    import socket
     from collections.abc import Callable
     from typing import Any
 
@@ -42,7 +43,7 @@ class TaskContext:
         self._tell = tell
         self._gate = ProgressGate(lambda value: tell({"progress": value}))
         self._sequence = 0
-        self._asked: dict[int, int] = {}
+        self._asked: dict[int, socket.socket] = {}
         self._files_due = time.monotonic() + FILE_SECONDS
         self._write("dependencies", _compact(spec["dependencies"]))
         offered = b""
@@ -89,9 +90,9 @@ class TaskContext:
 
     def answer(self, answer: Answer) -> None:
         """Pass on what became of a checkpoint."""
-        descriptor = self._asked.pop(answer["checkpointed"], None)
-        if descriptor is not None and self._server is not None:
-            self._server.answer(descriptor, {"error": answer["error"]} if "error" in answer else {})
+        connection = self._asked.pop(answer["checkpointed"], None)
+        if connection is not None and self._server is not None:
+            self._server.answer(connection, {"error": answer["error"]} if "error" in answer else {})
 
     def finish(self) -> None:
         """Pass on everything that the task has left, now that it has ended."""
@@ -109,7 +110,7 @@ class TaskContext:
         if self._server is not None:
             self._server.close()
 
-    def _heard(self, descriptor: int, message: dict[str, Any]) -> None:
+    def _heard(self, connection: socket.socket, message: dict[str, Any]) -> None:
         if "progress" in message:
             try:
                 self._gate.offer(parse_progress(message["progress"]), time.monotonic())
@@ -120,9 +121,9 @@ class TaskContext:
                 data = result.checked(message["checkpoint"], limit=MAX_CHECKPOINT_BYTES)
             except result.ResultError as error:
                 if self._server is not None:
-                    self._server.answer(descriptor, {"error": str(error)})
+                    self._server.answer(connection, {"error": str(error)})
             else:
-                self._asked[self._checkpoint(data)] = descriptor
+                self._asked[self._checkpoint(data)] = connection
 
     def _take(self, progress: Any, checkpoint: Any) -> None:
         if progress is not None:

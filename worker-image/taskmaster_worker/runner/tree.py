@@ -121,7 +121,10 @@ class Tree:
         return min(due, now + _KILL_REPEAT_SECONDS)
 
     def _listen(self) -> None:
-        data = self._control.recv(65536)
+        try:
+            data = self._control.recv(65536)
+        except ConnectionResetError:  # its end closed with something of ours unread
+            data = b""
         if data:
             self._orders += self._decoder.feed(data)
         else:

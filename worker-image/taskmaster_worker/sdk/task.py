@@ -43,4 +43,5 @@ def task(function: F | None = None, /, *, cancel: Cancel = "raise") -> F | Calla
 
 def cancel_mode(function: Callable[..., Any]) -> Cancel | None:
     """Return how a marked function is stopped; None if it is not marked."""
-    return getattr(function, _MARK, None)
+    mode = getattr(function, _MARK, None)
+    return mode if mode in ("raise", "flag") else None
