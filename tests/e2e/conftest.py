@@ -46,7 +46,8 @@ def release(empty_cluster: Cluster) -> Release:
         operator_image=os.environ["TASKMASTER_OPERATOR_IMAGE"],
         worker_image=os.environ["TASKMASTER_WORKER_IMAGE"],
     )
-    cluster.kubectl("apply", "-n", NAMESPACE, "-f", REPOSITORY / "examples" / "demo" / "code.yaml")
+    for example in ("demo", "sdk"):
+        cluster.kubectl("apply", "-n", NAMESPACE, "-f", REPOSITORY / "examples" / example / "code.yaml")
     installed.install()
     return installed
 

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.e2e.cluster import Cluster
-from tests.e2e.objects import attempts, holder, phase, shell, task
+from tests.e2e.objects import attempts, config_map, holder, phase, shell, task
 
 pytestmark = pytest.mark.timeout(300)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DEMO_TASKS = ("demo-command", "demo-python", "demo-retry")
+MORE_TASKS = ("checkpoint", "http", "retry-rules", "secret", "sdk")
+IMAGE_FILES = ("Dockerfile", "pool.yaml", "steps.py", "task.yaml")
 
 
 def test_hello_finishes(cluster: Cluster) -> None:
@@ -39,8 +42,39 @@ def test_demo_succeeds(cluster: Cluster) -> None:
     assert retry["status"]["failures"] == 2
 
 
+def test_more_examples_do_what_they_say(cluster: Cluster) -> None:
+    cluster.delete(*(f"task/{name}" for name in MORE_TASKS))
+    for name in MORE_TASKS:
+        cluster.kubectl("apply", "-f", EXAMPLES / (f"{name}.yaml" if name != "sdk" else name))
+    checkpoint, http, retry_rules, secret, sdk = cluster.finished(*MORE_TASKS)
+    assert [phase(each) for each in (checkpoint, http, retry_rules, secret, sdk)] == ["Succeeded"] * 5
+    assert (checkpoint["status"]["checkpoint"]["data"], checkpoint["status"]["attempt"]) == (6, 2)
+    assert checkpoint["status"]["logTail"] == "attempt 2 goes on after step 3\nstep 4\nstep 5\nstep 6\n"
+    assert http["status"]["result"]["status"] == 200
+    assert retry_rules["status"]["attempt"] == 2
+    assert secret["status"]["logTail"] == "a password of 28 characters for mail.example.com\n"
+    assert sdk["status"]["result"] == {"sum": sum(n * n for n in range(1, 5_001))}
+
+
+def test_the_code_of_the_example_image_runs(cluster: Cluster, tenant: str) -> None:
+    pool, task = (yaml.safe_load((EXAMPLES / "worker-image" / name).read_text()) for name in ("pool.yaml", "task.yaml"))
+    pool["spec"]["template"] = {
+        "volumes": [{"name": "code", "configMap": {"name": "code"}}],
+        "volumeMounts": [{"name": "code", "mountPath": "/app"}],
+    }
+    code = config_map("code", **{"steps.py": (EXAMPLES / "worker-image" / "steps.py").read_text()})
+    task["spec"]["run"]["python"]["args"]["count"] = 10
+    cluster.apply(code, pool, task, namespace=tenant)
+    (ended,) = cluster.finished("sum-of-squares", namespace=tenant)
+    assert (phase(ended), ended["status"]["result"]) == ("Succeeded", {"total": 385})
+    assert ended["status"]["progress"]["current"] == 10
+    assert ended["status"]["checkpoint"]["data"]["steps"] == 10
+
+
 def test_every_example_is_used() -> None:
     used = {"hello.yaml", "demo-values.yaml", *(f"demo/{name}.yaml" for name in ("code", "command", "python", "retry"))}
+    used |= {"sdk/code.yaml", "sdk/task.yaml", *(f"{name}.yaml" for name in MORE_TASKS if name != "sdk")}
+    used |= {f"worker-image/{name}" for name in IMAGE_FILES}
     assert {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()} == used
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 from tests.e2e.cluster import NAMESPACE, Cluster, Object
-from tests.e2e.objects import attempts, is_finished, phase, pool, shell, task
+from tests.e2e.objects import attempts, condition, is_finished, phase, pool, shell, task
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -106,9 +106,3 @@ def test_pool_brings_what_its_namespace_needs_and_takes_it_along(cluster: Cluste
     cluster.wait("delete", *owned, namespace=tenant)
     # Without a pool a Task waits, and the finished one stays.
     assert is_finished(cluster.get("task/local", namespace=tenant))
-
-
-def condition(obj: Object, kind: str) -> Object:
-    """Return a condition; empty if it is not there."""
-    conditions = obj.get("status", {}).get("conditions", ())
-    return next((each for each in conditions if each["type"] == kind), {})

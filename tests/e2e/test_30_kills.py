@@ -2,13 +2,13 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import pytest
 from tests.e2e.cluster import Cluster, History, Object
 from tests.e2e.objects import attempts, holder, is_finished, phase, pool, shell
 from tests.e2e.processes import Node
+from tests.e2e.victims import Victims
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -21,41 +21,17 @@ FIRST_SECONDS, LATER_SECONDS = 60, 12
 KILLS = 9
 
 
-@dataclass(frozen=True)
-class Victims:
-    """The workers of a pool, and the ways to kill them."""
-
-    cluster: Cluster
-    node: Node
-    namespace: str
-
-    def delete_pod(self, worker: str) -> None:
-        """Take the object away at once, and the processes soon."""
-        self.cluster.kubectl("delete", "pod", worker, "-n", self.namespace, "--force", "--grace-period=0")
-
-    def kill_agent(self, worker: str) -> None:
-        """End the half that talks to Kubernetes."""
-        self.node.kill(self.namespace, worker, "agent")
-
-    def kill_runner(self, worker: str) -> None:
-        """End the half that runs user code, with all of it."""
-        self.node.kill(self.namespace, worker, "runner")
-
-    def ways(self) -> Iterator[Callable[[str], None]]:
-        """Rotate."""
-        return itertools.cycle((self.delete_pod, self.kill_agent, self.kill_runner))
-
-
 def test_killed_workers_lose_nothing(cluster: Cluster, node: Node, tenant: str) -> None:
     cluster.apply(pool("big", replicas=WORKERS, slots=SLOTS), namespace=tenant)
     cluster.wait(f"jsonpath={{.status.slots}}={TASKS}", "wp/big", namespace=tenant, seconds=120)
     victims = Victims(cluster, node, tenant)
+    ways = itertools.cycle((victims.delete_pod, victims.kill_agent, victims.kill_runner))
     source = f'if test "$TASK_ATTEMPT" = 1; then sleep {FIRST_SECONDS}; else sleep {LATER_SECONDS}; fi; echo done'
     with cluster.watching("tasks", namespace=tenant) as watch:
         cluster.apply(*(shell(f"kill-{number:03}", source) for number in range(TASKS)), namespace=tenant)
         watch.until(lambda tasks: count(tasks, "Running") == TASKS, 90, f"{TASKS} running Tasks")
         last: set[str] = set()
-        for kill in itertools.islice(victims.ways(), KILLS):
+        for kill in itertools.islice(ways, KILLS):
             victim, held = busiest(watch, spared=last)
             last = {victim}
             kill(victim)
