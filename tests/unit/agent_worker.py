@@ -16,7 +16,7 @@ from taskmaster.api.times import to_wire
 from taskmaster.core.capacity import Worker as CapacityWorker
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Again, Outcome
-from taskmaster.core.task import Instant
+from taskmaster.core.task import Instant, StopReason
 from taskmaster.kube.api import JsonPatch, MergePatch, Object
 from taskmaster.kube.resource import LEASES, TASKS
 from taskmaster_worker.agent.assigned import Assigned, assigned
@@ -70,6 +70,7 @@ class PlayedRunner(Link):
         self.listener: LinkListener | None = None
         self.frames: dict[str, Start] = {}
         self.stops: list[tuple[str, float]] = []
+        self.answers: list[tuple[str, int, str | None]] = []
         self.hellos = 0
         self._there = asyncio.Event()
         self._there.set()
@@ -117,18 +118,32 @@ class PlayedRunner(Link):
     def stop(self, attempt_id: str, grace_seconds: float) -> None:
         self.stops.append((attempt_id, grace_seconds))
 
+    def checkpointed(self, attempt_id: str, sequence: int, error: str | None) -> None:
+        self.answers.append((attempt_id, sequence, error))
+
     def reset(self, reason: str) -> None:
         self._reason = reason
         self._trouble = Trouble(asyncio.get_running_loop().time(), reason)
         self._ended.set()
 
-    def started(self, attempt_id: str) -> None:
+    def say(self, frame: Any) -> None:
         assert self.listener is not None
-        self.listener.on_started({"type": "started", "id": attempt_id, "startTime": to_wire(wall_clock())})
+        self.listener.on_frame(frame)
+
+    def started(self, attempt_id: str) -> None:
+        self.say({"type": "started", "id": attempt_id, "startTime": to_wire(wall_clock())})
+
+    def progress(self, attempt_id: str, **progress: Any) -> None:
+        self.say({"type": "progress", "id": attempt_id, "progress": progress})
+
+    def checkpoint(self, attempt_id: str, sequence: int, data: Any) -> None:
+        self.say({"type": "checkpoint", "id": attempt_id, "sequence": sequence, "data": data})
+
+    def stalled(self, attempt_id: str) -> None:
+        self.say({"type": "stalled", "id": attempt_id})
 
     def exit(self, attempt_id: str, **members: Any) -> None:
-        assert self.listener is not None
-        self.listener.on_exit(exit_frame(attempt_id, **members))
+        self.say(exit_frame(attempt_id, **members))
 
 
 class Stage:
@@ -197,6 +212,12 @@ class Stage:
     def submit(self, name: str, **spec: Any) -> str:
         self.create(name, **spec)
         return self.assign(name)
+
+    def edit(self, name: str, **spec: Any) -> None:
+        self.server.patch(TASKS, NAMESPACE, name, MergePatch({"spec": spec}), client="user")
+
+    def request_stop(self, name: str, reason: StopReason) -> None:
+        self.write_status(name, patches.request_stop(decode.task(self.task(name)), reason, now=Instant(self.now())))
 
     def write_status(self, name: str, operations: list[Object]) -> None:
         self.server.patch(TASKS, NAMESPACE, name, JsonPatch(operations), subresource="status", client="coordinator")

@@ -8,10 +8,11 @@ from tests.unit.agent_worker import EPOCH, exit_frame
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome
 from taskmaster.core.task import Instant
-from taskmaster_worker.agent.ending import Stop, judge
+from taskmaster_worker.agent.ending import judge, natural
+from taskmaster_worker.agent.stops import Stop
 
-ERROR = {"type": "ValueError", "message": "bad input", "traceback": "..."}
-TIMED_OUT = Stop(Outcome.FAILED, EndReason.TIMED_OUT, "too long", Instant(EPOCH))
+ERROR = {"type": "ValueError", "types": ["ValueError"], "message": "bad input", "traceback": "..."}
+TIMED_OUT = Stop(Outcome.FAILED, EndReason.TIMED_OUT, "too long")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ TIMED_OUT = Stop(Outcome.FAILED, EndReason.TIMED_OUT, "too long", Instant(EPOCH)
     ],
 )
 def test_the_way_it_ended_decides(frame: dict[str, Any], outcome: str, reason: str, message: str) -> None:
-    ended = judge(exit_frame("u/1", at=EPOCH, **frame), None)
+    ended = natural(exit_frame("u/1", at=EPOCH, **frame))
     assert (ended.outcome, ended.reason, ended.message) == (outcome, reason, message)
     assert ended.exit_code == frame.get("code", 0)
 
@@ -68,16 +69,16 @@ def test_the_way_it_ended_decides(frame: dict[str, Any], outcome: str, reason: s
     ],
 )
 def test_a_stop_decides_what_ends_after_it(frame: dict[str, Any], at: float, reason: EndReason) -> None:
-    assert judge(exit_frame("u/1", at=at, **frame), TIMED_OUT).reason is reason
+    assert judge(natural(exit_frame("u/1", at=at, **frame)), TIMED_OUT, sent=Instant(EPOCH)).reason is reason
 
 
 def test_what_is_stopped_has_no_result() -> None:
-    assert judge(exit_frame("u/1", at=EPOCH + 1, result=1), TIMED_OUT).result is None
+    assert judge(natural(exit_frame("u/1", at=EPOCH + 1, result=1)), TIMED_OUT, sent=Instant(EPOCH)).result is None
 
 
 @pytest.mark.parametrize("result", [0, "", [], {}, False, {"a": [1, None, "ü"]}, 2**63 - 1])
 def test_a_result_is_kept_as_it_is(result: Any) -> None:
-    assert judge(exit_frame("u/1", at=EPOCH, result=result), None).result == result
+    assert natural(exit_frame("u/1", at=EPOCH, result=result)).result == result
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_result_is_kept_as_it_is(result: Any) -> None:
     ],
 )
 def test_a_result_that_cannot_be_stored_exactly_is_refused(result: Any, says: str) -> None:
-    ended = judge(exit_frame("u/1", at=EPOCH, result=result), None)
+    ended = natural(exit_frame("u/1", at=EPOCH, result=result))
     assert ended.reason is EndReason.RESULT_REJECTED
     assert says in ended.message
     assert ended.result is None
@@ -99,14 +100,14 @@ def test_a_result_that_cannot_be_stored_exactly_is_refused(result: Any, says: st
 
 def test_texts_are_bounded_and_encodable() -> None:
     frame = exit_frame("u/1", at=EPOCH, code=1, tail="ü\ud800" * 5_000, error={**ERROR, "message": "\udfff" * 5_000})
-    ended = judge(frame, None)
+    ended = natural(frame)
     assert len(ended.log_tail.encode()) <= 4_096
     assert len(ended.message) <= 1_024
     ended.message.encode()
 
 
 def test_what_was_never_started_has_no_start_time() -> None:
-    assert judge(exit_frame("u/1", at=EPOCH, startError="no"), None).started is None
+    assert natural(exit_frame("u/1", at=EPOCH, startError="no")).started is None
 
 
 @pytest.mark.parametrize("missing", ["startTime", "endTime", "exitCode", "tail"])
@@ -114,4 +115,4 @@ def test_a_frame_that_is_not_whole_is_an_error(missing: str) -> None:
     frame = exit_frame("u/1", at=EPOCH)
     del frame[missing]  # type: ignore[misc]
     with pytest.raises(KeyError):
-        judge(frame, None)
+        natural(frame)

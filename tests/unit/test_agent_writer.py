@@ -11,7 +11,7 @@ from tests.unit.agent_worker import Stage, wall_clock
 
 from taskmaster.api.patches import Ended
 from taskmaster.core.capacity import Worker
-from taskmaster.core.policy import RetryPolicy
+from taskmaster.core.policy import BUILT_IN
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome
 from taskmaster.core.task import Instant
@@ -55,12 +55,12 @@ def writer(stage: Stage, **changes: Any) -> StatusWriter:
 
 def finish(stage: Stage, name: str, *, result: Any = None) -> StatusWrite:
     ended = Ended(Outcome.SUCCEEDED, EndReason.COMPLETED, "", Instant(wall_clock()), exit_code=0, result=result)
-    return record.end(stage.assigned(name), ended, RetryPolicy(), random=Random(1))
+    return record.end(stage.assigned(name), ended, BUILT_IN, seconds_left=None, random=Random(1))
 
 
 def again(stage: Stage, name: str) -> StatusWrite:
     ended = Ended(Outcome.FAILED, EndReason.EXIT_CODE, "exit code 3", Instant(wall_clock()), exit_code=3)
-    return record.end(stage.assigned(name), ended, RetryPolicy(), random=Random(1))
+    return record.end(stage.assigned(name), ended, BUILT_IN, seconds_left=None, random=Random(1))
 
 
 def start(stage: Stage, name: str) -> StatusWrite:

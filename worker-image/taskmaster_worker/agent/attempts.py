@@ -1,11 +1,13 @@
 """All attempts of this worker: which of the assigned Tasks run, and what is written about them.
 
-From the watch comes what is assigned; `_reconcile` answers each Task with one of: it is known, it is not ours, it is
-refused because the worker is full, or it waits. A waiting attempt begins as soon as a slot is free *and* no earlier
-attempt of the same Task still has a process: one that was taken from us holds its slot through its grace.
+From the watch comes what is assigned; `_reconcile` answers each Task with one of: it is known (and may ask for a stop,
+by `spec.cancel`, `spec.suspend` or `status.stopRequest`), it is not ours, it is refused because it asks for that or the
+worker is full, or it waits. A waiting attempt begins as soon as a slot is free *and* no earlier attempt of the same
+Task still has a process: one that was taken from us holds its slot through its grace.
 
 The counts behind "full": an attempt holds a slot in the coordinator's eyes until its end is *written*, in ours until
-its process is gone. The latter is earlier, so an honest coordinator is never refused.
+its process is gone. The latter is earlier, so an honest coordinator is never refused. From the moment it begins, while
+its values are still being read, an attempt counts as having a process.
 
 While the worker does not take Tasks (draining, or without its runner) assignments that were on their way still arrive.
 They are given back, but only once the Lease says so: until then the coordinator might return them in the same instant.
@@ -17,32 +19,36 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from taskmaster.api.patches import Ended
+from taskmaster.api.patches import Ended, Saved
+from taskmaster.api.times import from_wire
 from taskmaster.core.policy import BUILT_IN
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome
 from taskmaster.core.task import Instant
 from taskmaster.kube.informer import Delta
-from taskmaster_worker.agent import record
+from taskmaster_worker.agent import record, stops
 from taskmaster_worker.agent.assigned import Assigned
-from taskmaster_worker.agent.attempt import Attempt, Runner, State
+from taskmaster_worker.agent.attempt import Attempt, Executor, State
+from taskmaster_worker.agent.ending import natural
 from taskmaster_worker.agent.identity import Life
+from taskmaster_worker.agent.runner_link import Runner
+from taskmaster_worker.agent.sources import Sources, UnresolvedError
+from taskmaster_worker.agent.stops import Stop
 from taskmaster_worker.agent.tombstones import Tombstones
 from taskmaster_worker.agent.writer import Settled, StatusWriter
 from taskmaster_worker.runner.frames import FrameError
-from taskmaster_worker.runner.messages import Exit, Started
+from taskmaster_worker.runner.messages import FromRunner
 
 logger = logging.getLogger(__name__)
-
-FULL: Final = "the worker was full"
-DRAINED: Final = "the worker was drained"
-RUNNER_AWAY: Final = "the worker's runner was not ready"
 
 
 class AttemptObserver(Protocol):
     """Receives what becomes of attempts; must be quick and must not raise."""
+
+    def stopped(self, stop: Stop) -> None:
+        """Report an attempt that is told to stop."""
 
     def ended(self, ended: Ended) -> None:
         """Report an attempt that is over."""
@@ -60,19 +66,23 @@ class Attempts:
         life: Life,
         slots: int,
         runner: Runner,
+        requests: Executor,
+        sources: Sources,
         writer: StatusWriter,
         advertised: Callable[[], bool],
         observer: AttemptObserver,
         wall_clock: Callable[[], float],
         random: Random,
     ) -> None:
-        self.runner = runner
         self.open = True
         """False while the worker drains."""
         self.empty = asyncio.Event()
         self.empty.set()
         self._life = life
         self._slots = slots
+        self._runner = runner
+        self._requests = requests
+        self._sources = sources
         self._writer = writer
         self._advertised = advertised
         self._observer = observer
@@ -81,15 +91,16 @@ class Attempts:
         self._attempts: dict[str, Attempt] = {}
         self._newest: dict[str, Attempt] = {}
         self._waiting: dict[str, Attempt] = {}
-        self._processes: dict[str, Attempt] = {}
+        self._begun: dict[str, Attempt] = {}
+        """Those that hold a slot."""
         self._buried = Tombstones()
-        self._writes: set[asyncio.Task[None]] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def running(self) -> int:
-        """How many processes there may be."""
-        return len(self._processes)
+        """How many slots are taken."""
+        return len(self._begun)
 
     async def run(self) -> None:
         """Wait for a bug in one of the writes: the process should then end, since it would have lost a record."""
@@ -113,39 +124,63 @@ class Attempts:
             if known is not None and known.task.attempt < task.attempt:
                 self._abandon(known)
             return
-        if (known is not None and known.task.attempt >= task.attempt) or self._buried.covers(task.uid, task.attempt):
+        asked = stops.asked(task)
+        if known is not None and known.task.attempt == task.attempt:
+            if asked is not None:
+                known.ask(asked)
+            return
+        if (known is not None and known.task.attempt > task.attempt) or self._buried.covers(task.uid, task.attempt):
             return
         if known is not None:
             self._abandon(known)
+        full = len(self._waiting) + sum(not begun.abandoned for begun in self._begun.values()) >= self._slots
+        executor = self._requests if task.is_request else self._runner
         try:
-            attempt = Attempt(task, task.policy(), self)
+            attempt = Attempt(task, task.policy(), self, executor, deadline=task.deadline())
         except (KeyError, TypeError, ValueError) as error:
-            self._add(attempt := Attempt(task, BUILT_IN, self))
+            self._add(attempt := Attempt(task, BUILT_IN, self, executor, deadline=None))
             self._cannot_start(attempt, error)
             return
-        full = len(self._waiting) + sum(not running.abandoned for running in self._processes.values()) >= self._slots
         self._add(attempt)
-        if full:
-            attempt.refuse(Outcome.RELEASED, EndReason.INTERRUPTED, FULL)
+        if asked is not None or full:
+            attempt.refuse(asked or stops.FULL)
 
-    # ---- what the runner says
+    # ---- what runner and requests say
 
-    def on_started(self, frame: Started) -> None:
-        """Pass on a `started` frame."""
-        if (attempt := self._processes.get(frame["id"])) is not None:
-            attempt.started(frame["startTime"])
+    def on_frame(self, frame: FromRunner) -> None:
+        """Take what the runner says about an attempt.
 
-    def on_exit(self, frame: Exit) -> None:
-        """Pass on an `exit` frame."""
-        if (attempt := self._processes.get(frame["id"])) is not None:
-            attempt.exited(frame)
-            self.advance()
+        Raises:
+            KeyError, TypeError, ValueError: the frame is not whole; the attempt is as it was.
+        """
+        if (attempt := self._begun.get(frame["id"])) is None:
+            return
+        if frame["type"] == "started":
+            attempt.started(from_wire(frame["startTime"]))
+        elif frame["type"] == "progress":
+            attempt.saves.progress(frame["progress"])
+        elif frame["type"] == "checkpoint":
+            attempt.saves.checkpoint(frame["sequence"], frame["data"])
+        elif frame["type"] == "stalled":
+            attempt.stalled()
+        else:
+            attempt.ended(natural(frame))
 
-    def on_runner_lost(self, reason: str) -> None:
-        """End all running attempts: their processes died with the connection."""
-        for attempt in list(self._processes.values()):
-            attempt.lost(reason)
-        self.advance()
+    def on_request_started(self, attempt_id: str, started: Instant) -> None:
+        """Take note that a request is on its way."""
+        if (attempt := self._begun.get(attempt_id)) is not None:
+            attempt.started(started)
+
+    def on_request_ended(self, attempt_id: str, ended: Ended) -> None:
+        """Take note that a request has been answered, or never will."""
+        if (attempt := self._begun.get(attempt_id)) is not None:
+            attempt.ended(ended)
+
+    def on_runner_lost(self, reason: str, *, died: bool) -> None:
+        """End all attempts that the runner had: their processes died with the connection."""
+        for attempt in list(self._begun.values()):
+            if attempt.executor is self._runner:
+                attempt.lost(reason, runner_died=died)
 
     # ---- what the worker decides
 
@@ -153,36 +188,33 @@ class Attempts:
         """Begin what can begin, or give back what cannot; call it when the runner or the Lease has changed."""
         if not self._waiting:
             return
-        if not (self.open and self.runner.ready):
+        if not (self.open and self._runner.ready):
             if not self._advertised():
                 self.give_back()
             return
-        busy = {attempt.task.uid for attempt in self._processes.values()}
+        busy = {attempt.task.uid for attempt in self._begun.values()}
         for attempt in list(self._waiting.values()):
-            if len(self._processes) >= self._slots:
+            if len(self._begun) >= self._slots:
                 return
             if attempt.task.uid in busy:
                 continue
+            del self._waiting[attempt.task.id]
+            self._begun[attempt.task.id] = attempt
             try:
                 attempt.begin()
             except (FrameError, KeyError, TypeError, ValueError) as error:
                 self._cannot_start(attempt, error)
-            else:
-                del self._waiting[attempt.task.id]
-                self._processes[attempt.task.id] = attempt
 
     def give_back(self) -> None:
         """Release what has not begun."""
-        why = RUNNER_AWAY if self.open else DRAINED
         for attempt in list(self._waiting.values()):
-            attempt.refuse(Outcome.RELEASED, EndReason.INTERRUPTED, why)
+            attempt.refuse(stops.RUNNER_AWAY if self.open else stops.LEAVING)
 
     def interrupt_all(self, *, at_most: float, hurry: bool = False) -> None:
         """Stop what runs, because the worker drains; `at_most` bounds the grace, `hurry` shortens one under way."""
-        for attempt in self._processes.values():
+        for attempt in list(self._begun.values()):
             if hurry or not attempt.stopping:
-                grace = min(at_most, attempt.policy.timeouts.grace_seconds)
-                attempt.stop(Outcome.INTERRUPTED, EndReason.INTERRUPTED, DRAINED, grace_seconds=grace)
+                attempt.stop(stops.DRAIN, grace_seconds=min(at_most, attempt.policy.timeouts.grace_seconds))
 
     def abandon_all(self) -> None:
         """Give up everything that is not over: this life of the worker was declared dead."""
@@ -195,32 +227,64 @@ class Attempts:
         """Return the wall-clock time."""
         return Instant(self._wall_clock())
 
-    def on_running(self, attempt: Attempt, started: Instant) -> None:
-        """Report that an attempt runs."""
-        if not attempt.abandoned:
-            attempt.report = self._spawn(self._report(attempt, started))
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run in the background; what it raises is a bug that ends the worker."""
+        job = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._done)
+        return job
+
+    def prepare(self, attempt: Attempt) -> asyncio.Task[None]:
+        """Read the values that an attempt needs, then start or refuse it."""
+        return self.spawn(self._prepare(attempt))
+
+    def on_stop(self, stop: Stop) -> None:
+        """Count it."""
+        self._observer.stopped(stop)
+
+    async def write(self, write: record.StatusWrite) -> Settled:
+        """Perform a write."""
+        return await self._writer.write(write)
+
+    def on_checkpointed(self, task: Assigned, sequence: int, error: str | None) -> None:
+        """Tell the task what became of its checkpoint."""
+        self._runner.checkpointed(task.id, sequence, error)
+
+    def on_superseded(self, task: Assigned) -> None:
+        """Give up what was taken from us."""
+        self._abandon(self._attempts[task.id])
 
     def on_over(self, attempt: Attempt, ended: Ended | None) -> None:
         """Free the slot, and write the end."""
-        self._processes.pop(attempt.task.id, None)
+        self._begun.pop(attempt.task.id, None)
         self._waiting.pop(attempt.task.id, None)
-        if attempt.report is not None:
-            attempt.report.cancel()
+        saved = attempt.saves.close()
         if ended is None:
             self._forget(attempt)
         else:
             self._observer.ended(ended)
-            self._spawn(self._record(attempt, ended))
+            self.spawn(self._record(attempt, ended, saved))
+        asyncio.get_running_loop().call_soon(self.advance)
 
     # ---- inside
 
-    async def _report(self, attempt: Attempt, started: Instant) -> None:
-        settled = await self._writer.write(record.start(attempt.task, started=started))
-        if settled in (Settled.SUPERSEDED, Settled.GONE):
-            self._abandon(attempt)
+    async def _prepare(self, attempt: Attempt) -> None:
+        try:
+            values = await self._sources.read(attempt.task.references())
+        except UnresolvedError as error:
+            attempt.refuse(Stop(Outcome.FAILED, error.reason, str(error)), final=error.final)
+            return
+        if attempt.executor is self._runner and not self._runner.ready:
+            attempt.refuse(stops.RUNNER_AWAY)
+            return
+        try:
+            attempt.start(values)
+        except (FrameError, KeyError, TypeError, ValueError) as error:
+            self._cannot_start(attempt, error)
 
-    async def _record(self, attempt: Attempt, ended: Ended) -> None:
-        write = record.end(attempt.task, ended, attempt.policy.retry, random=self._random)
+    async def _record(self, attempt: Attempt, ended: Ended, saved: Saved) -> None:
+        left = None if attempt.deadline is None else attempt.deadline - ended.ended
+        write = record.end(attempt.task, ended, attempt.policy, seconds_left=left, random=self._random, saved=saved)
         if await self._writer.write(write) in (Settled.SUPERSEDED, Settled.GONE):
             self._observer.superseded()
         self._forget(attempt)
@@ -242,22 +306,14 @@ class Attempts:
     def _abandon(self, attempt: Attempt) -> None:
         if attempt.state is not State.OVER and not attempt.abandoned:
             self._observer.superseded()
-            if attempt.report is not None and attempt.report is not asyncio.current_task():
-                attempt.report.cancel()
             attempt.abandon()
 
     def _cannot_start(self, attempt: Attempt, error: Exception) -> None:
         logger.error("assigned task cannot be started", extra={"task": attempt.task.name, "error": repr(error)})
         why = f"the worker cannot read the Task: {type(error).__name__}: {error}"
-        attempt.refuse(Outcome.FAILED, EndReason.START_FAILED, why)
+        attempt.refuse(Stop(Outcome.FAILED, EndReason.START_FAILED, why))
 
-    def _spawn(self, write: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(write)
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-        return task
-
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
+    def _done(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None and not self._failure.done():
             self._failure.set_exception(error)

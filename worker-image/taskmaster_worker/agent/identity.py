@@ -36,6 +36,10 @@ class Settings:
     http_host: str
     http_port: int
     log_level: str
+    secret_names: frozenset[str] = frozenset()
+    """Secrets that Tasks of the pool may use."""
+    config_map_names: frozenset[str] = frozenset()
+    """ConfigMaps that Tasks of the pool may use."""
 
 
 class Life:
@@ -82,6 +86,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         http_host=host,
         http_port=_number(port, "the port of TASKMASTER_HTTP_ADDRESS", 0),
         log_level=environ.get("TASKMASTER_LOG_LEVEL", "INFO").upper(),
+        secret_names=_names(environ, "TASKMASTER_SECRET_NAMES"),
+        config_map_names=_names(environ, "TASKMASTER_CONFIG_MAP_NAMES"),
     )
     if settings.renew_seconds * 2 > settings.lease_seconds:
         raise BadSetting(
@@ -98,6 +104,10 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise BadSetting(f"{name} must be set (the worker's Deployment does so)")
     return value
+
+
+def _names(environ: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in environ.get(name, "").split(",") if word.strip())
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, minimum: int = 1) -> int:

@@ -14,6 +14,7 @@ from prometheus_client import ProcessCollector as ProcessMetrics
 
 from taskmaster.api.patches import Ended
 from taskmaster.kube.resource import TASKS
+from taskmaster_worker.agent.stops import Stop
 
 DURATION_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
 
@@ -38,6 +39,11 @@ class AgentMetrics:
         self._relists = self._counter("taskmaster_relists_total", "Full lists by informers.", ("resource", "reason"))
         self._writes = self._counter(
             "taskmaster_worker_status_writes_total", "Answers to writes about attempts.", ("kind", "code")
+        )
+        self._stops = self._counter(
+            "taskmaster_worker_stops_total",
+            "Running attempts that were told to stop, by the first reason.",
+            ("reason",),
         )
         self._attempts = self._counter(
             "taskmaster_worker_attempts_total", "Attempts that ended on this worker.", ("outcome", "reason")
@@ -84,6 +90,10 @@ class AgentMetrics:
     def status_write(self, kind: str, code: int) -> None:
         """Count one answer to a write."""
         self._count(self._writes, kind, code)
+
+    def stopped(self, stop: Stop) -> None:
+        """Count one attempt that is told to stop."""
+        self._count(self._stops, stop.reason.value)
 
     def ended(self, ended: Ended) -> None:
         """Count one attempt."""

@@ -18,11 +18,11 @@ from random import Random
 from typing import Any, Final, Protocol, cast
 
 from taskmaster.kube.backoff import Backoff
-from taskmaster_worker.agent.attempt import Runner
+from taskmaster_worker.agent.attempt import Executor
 from taskmaster_worker.agent.connection import Connection
 from taskmaster_worker.agent.health import Trouble
 from taskmaster_worker.runner.frames import encode
-from taskmaster_worker.runner.messages import PROTOCOL_VERSION, AgentHello, Exit, Start, Started, Stop
+from taskmaster_worker.runner.messages import PROTOCOL_VERSION, AgentHello, Checkpointed, FromRunner, Start, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +38,29 @@ WATCHDOG_SECONDS: Final = 5.0
 class LinkListener(Protocol):
     """Who is told what comes from the runner."""
 
-    def on_started(self, frame: Started) -> None:
-        """Handle a `started` frame."""
+    def on_frame(self, frame: FromRunner) -> None:
+        """Handle what the runner says about an attempt.
 
-    def on_exit(self, frame: Exit) -> None:
-        """Handle an `exit` frame."""
+        Raises:
+            KeyError, TypeError, ValueError: the frame is not whole.
+        """
 
     def on_ready(self) -> None:
         """The runner has said hello: it is empty and takes starts."""
 
     def on_lost(self, reason: str) -> None:
         """The connection has ended after a hello."""
+
+
+class Runner(Executor, Protocol):
+    """What attempts need of the link to the runner."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the runner has said hello and is still there."""
+
+    def checkpointed(self, attempt_id: str, sequence: int, error: str | None) -> None:
+        """Say what became of a checkpoint."""
 
 
 class Link(Runner, Protocol):
@@ -130,6 +142,13 @@ class RunnerLink(Link):
         self._send(Stop(type="stop", id=attempt_id, graceSeconds=grace_seconds))
         self._due[attempt_id] = self._clock() + grace_seconds + STOP_MARGIN_SECONDS
 
+    def checkpointed(self, attempt_id: str, sequence: int, error: str | None) -> None:
+        """Send the answer to a checkpoint."""
+        answer = Checkpointed(type="checkpointed", id=attempt_id, sequence=sequence)
+        if error is not None:
+            answer["error"] = error
+        self._send(answer)
+
     def reset(self, reason: str) -> None:
         """Kill everything: close the connection, and connect again."""
         if self._connection is not None:
@@ -141,17 +160,13 @@ class RunnerLink(Link):
         Raises:
             KeyError, TypeError, ValueError: the frame is not whole.
         """
-        match frame["type"]:
-            case "started":
-                self._due.pop(frame["id"], None)
-                if self.listener is not None:
-                    self.listener.on_started(cast("Started", frame))
-            case "exit":
-                self._due.pop(frame["id"], None)
-                if self.listener is not None:
-                    self.listener.on_exit(cast("Exit", frame))
-            case _:
-                pass  # of a newer runner
+        kind = frame["type"]
+        if kind not in ("started", "progress", "checkpoint", "stalled", "exit"):
+            return  # of a newer runner
+        if kind in ("started", "exit"):
+            self._due.pop(frame["id"], None)
+        if self.listener is not None:
+            self.listener.on_frame(cast("FromRunner", frame))
 
     async def _connect_once(self) -> str:
         """Connect, say hello, stay until the connection ends; return why it did."""
@@ -189,7 +204,7 @@ class RunnerLink(Link):
             if self._due and min(self._due.values()) < self._clock():
                 connection.close("the runner does not answer")
 
-    def _send(self, frame: Start | Stop) -> None:
+    def _send(self, frame: Start | Stop | Checkpointed) -> None:
         data = encode(frame)
         if self._connection is not None and self.ready:
             self._connection.send(data)

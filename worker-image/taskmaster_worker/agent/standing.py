@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
+from taskmaster.api.patches import Saved
 from taskmaster.api.times import to_wire
 from taskmaster.core.phase import ASSIGNED_PHASES, TERMINAL, Phase
 from taskmaster_worker.agent.record import Kind, StatusWrite
@@ -42,12 +43,28 @@ def standing(write: StatusWrite, obj: Mapping[str, Any]) -> Standing:
         and assignment.get("incarnation") == task.holder.incarnation
     )
     if holds and phase in ASSIGNED_PHASES:
-        return Standing.DONE if write.kind is Kind.START and phase == Phase.RUNNING else Standing.OPEN
+        started = write.kind is Kind.START and phase == Phase.RUNNING
+        saved = write.kind is Kind.SAVE and _has_saved(write.saved, status)
+        return Standing.DONE if started or saved else Standing.OPEN
     if write.kind is Kind.FINISH and holds and phase in TERMINAL:
         return Standing.DONE
     if write.kind is Kind.AGAIN and _has_record(write, status):
         return Standing.DONE
     return Standing.MOVED_ON
+
+
+def _has_saved(saved: Saved, status: Mapping[str, Any]) -> bool:
+    """Whether what an attempt said is there; of its checkpoints no two have the same time."""
+    checkpoint = status.get("checkpoint") or {}
+    return (saved.progress is None or same_progress(saved.progress, status.get("progress"))) and (
+        saved.checkpoint is None
+        or all(saved.checkpoint[member] == checkpoint.get(member) for member in ("attempt", "time"))
+    )
+
+
+def same_progress(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two progresses say the same; the API server fills in an empty message."""
+    return one == other or {"message": "", **(one or {})} == {"message": "", **(other or {})}
 
 
 def _has_record(write: StatusWrite, status: Mapping[str, Any]) -> bool:

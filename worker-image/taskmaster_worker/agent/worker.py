@@ -17,7 +17,9 @@ from random import Random
 from typing import Final
 
 from taskmaster.api import names
+from taskmaster.core.phase import TERMINAL
 from taskmaster.core.policy import BUILT_IN
+from taskmaster.core.task import Instant
 from taskmaster.kube.api import Api
 from taskmaster.kube.client import WATCH_SILENCE_SECONDS
 from taskmaster.kube.informer import Informer
@@ -25,12 +27,14 @@ from taskmaster.kube.resource import TASKS
 from taskmaster_worker.agent.assigned import Assigned, assigned
 from taskmaster_worker.agent.attempts import Attempts
 from taskmaster_worker.agent.health import Health, Trouble
+from taskmaster_worker.agent.http_calls import HTTPCalls
 from taskmaster_worker.agent.identity import Life, Settings
 from taskmaster_worker.agent.lease import WorkerLease
 from taskmaster_worker.agent.metrics import AgentMetrics
 from taskmaster_worker.agent.runner_link import Link
+from taskmaster_worker.agent.sources import Sources
 from taskmaster_worker.agent.writer import StatusWriter
-from taskmaster_worker.runner.messages import Exit, Started
+from taskmaster_worker.runner.messages import FromRunner
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +79,13 @@ class Worker:
         self._began = clock()
         self._told: Set[str] = frozenset()
         self.writer = StatusWriter(api, observer=metrics, clock=clock, random=random)
-        self.attempts = Attempts(
+        requests = HTTPCalls(now=lambda: Instant(wall_clock()))
+        self.attempts = requests.listener = Attempts(
             life=life,
             slots=settings.slots,
             runner=link,
+            requests=requests,
+            sources=Sources(api, settings, random=random),
             writer=self.writer,
             advertised=lambda: self.lease.published == names.READY_STATE,
             observer=metrics,
@@ -92,8 +99,11 @@ class Worker:
             api,
             TASKS,
             namespace=settings.namespace,
-            field_selector=(
-                f"status.assignment.worker={settings.pod_name},status.phase!=Succeeded,status.phase!=Failed"
+            field_selector=",".join(
+                [
+                    f"status.assignment.worker={settings.pod_name}",
+                    *(f"status.phase!={phase}" for phase in sorted(TERMINAL)),
+                ]
             ),
             transform=assigned,
             on_deltas=self.attempts.on_deltas,
@@ -165,13 +175,9 @@ class Worker:
 
     # ---- runner_link.LinkListener
 
-    def on_started(self, frame: Started) -> None:
+    def on_frame(self, frame: FromRunner) -> None:
         """Pass it on."""
-        self.attempts.on_started(frame)
-
-    def on_exit(self, frame: Exit) -> None:
-        """Pass it on."""
-        self.attempts.on_exit(frame)
+        self.attempts.on_frame(frame)
 
     def on_ready(self) -> None:
         """Publish it; begin what waits."""
@@ -180,9 +186,9 @@ class Worker:
         self.attempts.advance()
 
     def on_lost(self, reason: str) -> None:
-        """Publish it; record what was lost."""
+        """Publish it; record what was lost. While the pod ends, the end of its runner is nobody's fault."""
         self.lease.poke()
-        self.attempts.on_runner_lost(reason)
+        self.attempts.on_runner_lost(reason, died=not self._terminated.is_set())
 
     # ---- lease.LeaseListener
 

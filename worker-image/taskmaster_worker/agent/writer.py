@@ -5,16 +5,19 @@ What an answer means (the design's table):
 | answer                        | then                                                                             |
 |-------------------------------|----------------------------------------------------------------------------------|
 | applied                       | done                                                                             |
-| 422, 413, 400, not encodable  | read: still ours → it was unacceptable: write the last resort in its place       |
+| 422, 413, 400, not encodable  | read: still ours → it was unacceptable: write the last resort in place of an end |
 | 403                           | read: still ours → a bug or a missing role: say so loudly, repeat with backoff   |
 | 409                           | repeat                                                                           |
 | 404                           | gone                                                                             |
 | 401, 429                      | pause, repeat                                                                    |
 | 5xx, none                     | pause, read, compare, repeat                                                     |
 
-A read that finds the write applied, the Task gone, or in other hands ends it. The order of a Task's writes is kept by
-the caller, who sends the end only when the start report is settled or cancelled; even a cancelled request that is still
-on its way does no harm, because its `test` operations fail once the end is written.
+A read that finds the write applied, the Task gone, or in other hands ends it. A start report or a save that is not
+acceptable is dropped: the attempt goes on, and its end will be written.
+
+The order of a Task's writes is kept by the caller, who sends a save only when the start report is settled, and the end
+only when both are settled or cancelled; even a cancelled request that is still on its way does no harm, because its
+`test` operations fail once the end is written.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class Settled(Enum):
 
     DONE = auto()
     REJECTED = auto()
-    """The API server did not accept it; in place of an end the last resort was written, in place of a start nothing."""
+    """The API server did not accept it; in place of an end the last resort was written, else nothing."""
     SUPERSEDED = auto()
     GONE = auto()
 
@@ -110,7 +113,7 @@ class StatusWriter:
             if unacceptable and settled is Settled.DONE:
                 self._complain("status write was not accepted", write, problem)
                 settled = Settled.REJECTED
-                if write.kind is Kind.START:
+                if write.kind in (Kind.START, Kind.SAVE):
                     return settled
                 write = record.last_resort(write, str(problem))
             elif unacceptable or isinstance(problem, Forbidden | Conflict):
