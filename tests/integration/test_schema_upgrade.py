@@ -2,14 +2,18 @@
 
 import asyncio
 import copy
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.integration.harness import Object, World
+from tests.integration.harness import Object, World, opened_world
 from tests.integration.journey import RESULT, TRUE, assigned, finished, given_back, write
 
-from taskmaster.api import patches
+from localcluster.controlplane import ControlPlane
+from taskmaster.api import names, patches
 from taskmaster.api.crd import task_crd
 from taskmaster.api.decode import task as decode_task
 from taskmaster.core.phase import Phase
@@ -41,6 +45,8 @@ ASSIGNMENT = {
 HELD: Object = {"phase": "Assigned", "attempt": 1, "observedGeneration": 1, "assignment": ASSIGNMENT}
 SUCCEEDED: Object = {"phase": "Succeeded", "completionTime": "2026-01-01T00:01:00Z", "result": RESULT}
 
+_numbers = itertools.count(1)
+
 
 def previous_schema() -> Object:
     """The definition of Task as it was, as far as it matters: without the fields that are new, and without rules."""
@@ -60,10 +66,11 @@ def previous_schema() -> Object:
 async def install(world: World, crd: Object, *, knows_runs: bool) -> None:
     """Install a definition and return when the API server works with it; nothing tells but asking again."""
     await world.api.patch(CRDS, None, crd["metadata"]["name"], ApplyPatch(crd, "tests"))
-    body = {"apiVersion": "taskmaster.dev/v1alpha1", "kind": "Task", "metadata": {"name": "probe"}}
+    body = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "probe"}, "spec": {"run": TRUE}}
     while True:
         with suppress(ApiError):
-            probe = await world.api.create(TASKS, world.namespace, {**body, "spec": {"run": TRUE}}, dry_run=True)
+            probe = await world.api.create(TASKS, world.namespace, body, dry_run=True)
+            await world.api.list(TASKS, namespace=world.namespace, field_selector="status.phase=Pending")
             if ("runNumber" in probe["status"]) == knows_runs:
                 return
         await asyncio.sleep(0.1)
@@ -73,10 +80,17 @@ async def set_status(world: World, name: str, **status: Any) -> Object:
     return await world.api.patch(TASKS, world.namespace, name, MergePatch({"status": status}), subresource="status")
 
 
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of its own: a definition that changes is felt by everybody who uses it."""
+    with ControlPlane(tmp_path_factory.mktemp("upgraded"), controller_manager=False) as plane:
+        yield plane
+
+
 @pytest.fixture
-async def old(world: World) -> World:
+async def old(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[World]:
     """A namespace with a waiting, a held and a finished Task of before the upgrade."""
-    try:
+    async with opened_world(plane, f"old-{next(_numbers)}", tmp_path) as world:
         await install(world, previous_schema(), knows_runs=False)
         for name in ("waiting", "held", "over"):
             await world.submit(name, TRUE)
@@ -85,9 +99,8 @@ async def old(world: World) -> World:
         stored = await set_status(world, "over", **SUCCEEDED)
         assert set(NEW_IN_STATUS).isdisjoint(stored["status"])
         assert set(NEW_IN_SPEC).isdisjoint(stored["spec"])
-    finally:
         await install(world, task_crd(), knows_runs=True)
-    return world
+        yield world
 
 
 async def test_stored_tasks_show_the_defaults_of_new_fields(old: World) -> None:
