@@ -5,10 +5,6 @@ by `spec.cancel`, `spec.suspend` or `status.stopRequest`), it is not ours, it is
 worker is full, or it waits. A waiting attempt begins as soon as a slot is free *and* no earlier attempt of the same
 Task still has a process: one that was taken from us holds its slot through its grace.
 
-The counts behind "full": an attempt holds a slot in the coordinator's eyes until its end is *written*, in ours until
-its process is gone. The latter is earlier, so an honest coordinator is never refused. From the moment it begins, while
-its values are still being read, an attempt counts as having a process.
-
 While the worker does not take Tasks (draining, or without its runner) assignments that were on their way still arrive.
 They are given back, but only once the Lease says so: until then the coordinator might return them in the same instant.
 """
@@ -33,10 +29,11 @@ from taskmaster_worker.agent.assigned import Assigned
 from taskmaster_worker.agent.attempt import Attempt, Executor, State
 from taskmaster_worker.agent.ending import natural
 from taskmaster_worker.agent.identity import Life
+from taskmaster_worker.agent.jobs import Jobs
+from taskmaster_worker.agent.roster import Roster
 from taskmaster_worker.agent.runner_link import Runner
 from taskmaster_worker.agent.sources import Sources, UnresolvedError
 from taskmaster_worker.agent.stops import Stop
-from taskmaster_worker.agent.tombstones import Tombstones
 from taskmaster_worker.agent.writer import Settled, StatusWriter
 from taskmaster_worker.runner.frames import FrameError
 from taskmaster_worker.runner.messages import FromRunner
@@ -76,10 +73,9 @@ class Attempts:
     ) -> None:
         self.open = True
         """False while the worker drains."""
-        self.empty = asyncio.Event()
-        self.empty.set()
         self._life = life
-        self._slots = slots
+        self._roster = Roster(slots)
+        self._jobs = Jobs()
         self._runner = runner
         self._requests = requests
         self._sources = sources
@@ -88,23 +84,20 @@ class Attempts:
         self._observer = observer
         self._wall_clock = wall_clock
         self._random = random
-        self._attempts: dict[str, Attempt] = {}
-        self._newest: dict[str, Attempt] = {}
-        self._waiting: dict[str, Attempt] = {}
-        self._begun: dict[str, Attempt] = {}
-        """Those that hold a slot."""
-        self._buried = Tombstones()
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def running(self) -> int:
         """How many slots are taken."""
-        return len(self._begun)
+        return len(self._roster.begun)
+
+    @property
+    def empty(self) -> asyncio.Event:
+        """Set while every attempt is over and written."""
+        return self._roster.empty
 
     async def run(self) -> None:
         """Wait for a bug in one of the writes: the process should then end, since it would have lost a record."""
-        await self._failure
+        await self._jobs.run()
 
     # ---- what the watch says
 
@@ -113,12 +106,12 @@ class Attempts:
         for delta in deltas:
             if delta.new is not None:
                 self._reconcile(delta.new)
-            elif delta.old is not None and (attempt := self._attempts.get(delta.old.id)) is not None:
+            elif delta.old is not None and (attempt := self._roster.known.get(delta.old.id)) is not None:
                 self._abandon(attempt)
         self.advance()
 
     def _reconcile(self, task: Assigned) -> None:
-        known = self._newest.get(task.uid)
+        known = self._roster.newest.get(task.uid)
         if task.holder != self._life.holder:
             # Of another life: the coordinator takes it back. It cannot be ours any more if it was.
             if known is not None and known.task.attempt < task.attempt:
@@ -129,19 +122,19 @@ class Attempts:
             if asked is not None:
                 known.ask(asked)
             return
-        if (known is not None and known.task.attempt > task.attempt) or self._buried.covers(task.uid, task.attempt):
+        if self._roster.is_old(task):
             return
         if known is not None:
             self._abandon(known)
-        full = len(self._waiting) + sum(not begun.abandoned for begun in self._begun.values()) >= self._slots
+        full = self._roster.full
         executor = self._requests if task.is_request else self._runner
         try:
             attempt = Attempt(task, task.policy(), self, executor, deadline=task.deadline())
         except (KeyError, TypeError, ValueError) as error:
-            self._add(attempt := Attempt(task, BUILT_IN, self, executor, deadline=None))
+            self._roster.add(attempt := Attempt(task, BUILT_IN, self, executor, deadline=None))
             self._cannot_start(attempt, error)
             return
-        self._add(attempt)
+        self._roster.add(attempt)
         if asked is not None or full:
             attempt.refuse(asked or stops.FULL)
 
@@ -153,7 +146,7 @@ class Attempts:
         Raises:
             KeyError, TypeError, ValueError: the frame is not whole; the attempt is as it was.
         """
-        if (attempt := self._begun.get(frame["id"])) is None:
+        if (attempt := self._roster.begun.get(frame["id"])) is None:
             return
         if frame["type"] == "started":
             attempt.started(from_wire(frame["startTime"]))
@@ -168,17 +161,17 @@ class Attempts:
 
     def on_request_started(self, attempt_id: str, started: Instant) -> None:
         """Take note that a request is on its way."""
-        if (attempt := self._begun.get(attempt_id)) is not None:
+        if (attempt := self._roster.begun.get(attempt_id)) is not None:
             attempt.started(started)
 
     def on_request_ended(self, attempt_id: str, ended: Ended) -> None:
         """Take note that a request has been answered, or never will."""
-        if (attempt := self._begun.get(attempt_id)) is not None:
+        if (attempt := self._roster.begun.get(attempt_id)) is not None:
             attempt.ended(ended)
 
     def on_runner_lost(self, reason: str, *, died: bool) -> None:
         """End all attempts that the runner had: their processes died with the connection."""
-        for attempt in list(self._begun.values()):
+        for attempt in list(self._roster.begun.values()):
             if attempt.executor is self._runner:
                 attempt.lost(reason, runner_died=died)
 
@@ -186,20 +179,14 @@ class Attempts:
 
     def advance(self) -> None:
         """Begin what can begin, or give back what cannot; call it when the runner or the Lease has changed."""
-        if not self._waiting:
+        if not self._roster.waiting:
             return
         if not (self.open and self._runner.ready):
             if not self._advertised():
                 self.give_back()
             return
-        busy = {attempt.task.uid for attempt in self._begun.values()}
-        for attempt in list(self._waiting.values()):
-            if len(self._begun) >= self._slots:
-                return
-            if attempt.task.uid in busy:
-                continue
-            del self._waiting[attempt.task.id]
-            self._begun[attempt.task.id] = attempt
+        for attempt in self._roster.beginnable():
+            self._roster.begin(attempt)
             try:
                 attempt.begin()
             except (FrameError, KeyError, TypeError, ValueError) as error:
@@ -207,18 +194,18 @@ class Attempts:
 
     def give_back(self) -> None:
         """Release what has not begun."""
-        for attempt in list(self._waiting.values()):
+        for attempt in list(self._roster.waiting.values()):
             attempt.refuse(stops.RUNNER_AWAY if self.open else stops.LEAVING)
 
     def interrupt_all(self, *, at_most: float, hurry: bool = False) -> None:
         """Stop what runs, because the worker drains; `at_most` bounds the grace, `hurry` shortens one under way."""
-        for attempt in list(self._begun.values()):
+        for attempt in list(self._roster.begun.values()):
             if hurry or not attempt.stopping:
                 attempt.stop(stops.DRAIN, grace_seconds=min(at_most, attempt.policy.timeouts.grace_seconds))
 
     def abandon_all(self) -> None:
         """Give up everything that is not over: this life of the worker was declared dead."""
-        for attempt in list(self._attempts.values()):
+        for attempt in list(self._roster.known.values()):
             self._abandon(attempt)
 
     # ---- what attempts say (attempt.Owner)
@@ -229,10 +216,7 @@ class Attempts:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run in the background; what it raises is a bug that ends the worker."""
-        job = asyncio.get_running_loop().create_task(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._done)
-        return job
+        return self._jobs.spawn(work)
 
     def prepare(self, attempt: Attempt) -> asyncio.Task[None]:
         """Read the values that an attempt needs, then start or refuse it."""
@@ -252,15 +236,14 @@ class Attempts:
 
     def on_superseded(self, task: Assigned) -> None:
         """Give up what was taken from us."""
-        self._abandon(self._attempts[task.id])
+        self._abandon(self._roster.known[task.id])
 
     def on_over(self, attempt: Attempt, ended: Ended | None) -> None:
         """Free the slot, and write the end."""
-        self._begun.pop(attempt.task.id, None)
-        self._waiting.pop(attempt.task.id, None)
+        self._roster.release(attempt)
         saved = attempt.saves.close()
         if ended is None:
-            self._forget(attempt)
+            self._roster.forget(attempt)
         else:
             self._observer.ended(ended)
             self.spawn(self._record(attempt, ended, saved))
@@ -287,21 +270,7 @@ class Attempts:
         write = record.end(attempt.task, ended, attempt.policy, seconds_left=left, random=self._random, saved=saved)
         if await self._writer.write(write) in (Settled.SUPERSEDED, Settled.GONE):
             self._observer.superseded()
-        self._forget(attempt)
-
-    def _add(self, attempt: Attempt) -> None:
-        task = attempt.task
-        self._attempts[task.id] = self._newest[task.uid] = self._waiting[task.id] = attempt
-        self.empty.clear()
-
-    def _forget(self, attempt: Attempt) -> None:
-        task = attempt.task
-        self._buried.bury(task.uid, task.attempt)
-        del self._attempts[task.id]
-        if self._newest.get(task.uid) is attempt:
-            del self._newest[task.uid]
-        if not self._attempts:
-            self.empty.set()
+        self._roster.forget(attempt)
 
     def _abandon(self, attempt: Attempt) -> None:
         if attempt.state is not State.OVER and not attempt.abandoned:
@@ -312,8 +281,3 @@ class Attempts:
         logger.error("assigned task cannot be started", extra={"task": attempt.task.name, "error": repr(error)})
         why = f"the worker cannot read the Task: {type(error).__name__}: {error}"
         attempt.refuse(Stop(Outcome.FAILED, EndReason.START_FAILED, why))
-
-    def _done(self, job: asyncio.Task[None]) -> None:
-        self._jobs.discard(job)
-        if not job.cancelled() and (error := job.exception()) is not None and not self._failure.done():
-            self._failure.set_exception(error)
