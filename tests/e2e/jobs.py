@@ -145,9 +145,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _heard(self, query: str) -> dict[str, Any]:
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         headers = {name.lower(): value for name, value in self.headers.items()}
-        if "authorization" in headers:
-            headers["authorization"] = hashlib.sha256(headers["authorization"].encode()).hexdigest()
-        return {"method": self.command, "headers": headers, "body": body, "query": parse_qs(query)}
+        digest = hashlib.sha256(headers.get("authorization", "").encode()).hexdigest()
+        return {"method": self.command, "headers": headers, "digest": digest, "body": body, "query": parse_qs(query)}
 
     def _answer(self, status: int, body: str, headers: dict[str, str]) -> None:
         data = body.encode()

@@ -66,7 +66,7 @@ def test_the_last_progress_is_written_however_short_the_task_was(space: Space) -
     with space.watching() as watch:
         (counted,) = space.finished("counted")
         watch.until(lambda seen: phase(seen["counted"]) == "Succeeded", 30, "its end")
-    assert counted["status"]["progress"] == {"current": 5}
+    assert counted["status"]["progress"]["current"] == 5
 
 
 def test_logs_are_json_lines_and_the_tail_is_safe(space: Space) -> None:

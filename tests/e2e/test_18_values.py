@@ -123,17 +123,17 @@ def test_requests_are_made_and_their_answer_is_the_result(server: Server) -> Non
     said = posts["status"]["result"]["body"]
     assert (said["method"], said["body"], said["query"]) == ("POST", "some words", {"a": ["1"]})
     assert said["headers"]["content-type"] == "text/plain"
-    # What the server makes of a secret is the server's business: this one tells only what it has heard.
-    assert said["headers"]["authorization"] == digest(PASSWORD)
+    # The server repeats what it has heard, and how that is hashed.
+    assert (said["headers"]["authorization"], said["digest"]) == ("[hidden]", digest(PASSWORD))
     assert PASSWORD not in json.dumps(posts)
-    assert finds_nothing["status"]["result"] == {"status": 404, "body": "you asked for /404"}
+    assert finds_nothing["status"]["result"] == {"status": 404, "headers": {}, "body": "you asked for /404"}
 
 
 def test_unexpected_answers_are_failures_with_their_status(server: Server) -> None:
     space = server.space
     rules = [{"name": "not-there", "onHTTPStatuses": [404], "action": "Fail"}]
     space.apply(
-        request("fails", f"{server.url}/500", retry={"limit": 0}),
+        request("unexpected", f"{server.url}/500", retry={"limit": 0}),
         request("ruled", f"{server.url}/404", retry={"limit": 5, "rules": rules}),
         request("nobody", server.url.replace(str(PORT), "9"), retry={"limit": 0}),
         request(
@@ -142,9 +142,9 @@ def test_unexpected_answers_are_failures_with_their_status(server: Server) -> No
             retry={"limit": 1, "backoff": {"initialSeconds": 3_600, "maxSeconds": 3_600}},
         ),
     )
-    fails, ruled, nobody, busy = space.finished("fails", "ruled", "nobody", "busy")
-    assert (phase(fails), fails["status"]["reason"], spent(fails)) == ("Failed", "HTTPStatus", (1, 0, 0))
-    assert "500" in fails["status"]["message"]
+    unexpected, ruled, nobody, busy = space.finished("unexpected", "ruled", "nobody", "busy")
+    assert (phase(unexpected), unexpected["status"]["reason"], spent(unexpected)) == ("Failed", "HTTPStatus", (1, 0, 0))
+    assert "500" in unexpected["status"]["message"]
     assert (phase(ruled), ruled["status"]["reason"], ruled["status"]["attempt"]) == ("Failed", "RuleMatched", 1)
     assert ruled["status"]["message"].startswith("retry rule not-there: ")
     assert (phase(nobody), nobody["status"]["reason"]) == ("Failed", "RequestFailed")
