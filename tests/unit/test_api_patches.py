@@ -425,6 +425,13 @@ def test_edit_is_answered_in_every_phase_by_that_field_alone(phase: str) -> None
     assert status_after(state, observe(state)) == {**state["status"], "observedGeneration": 4}
 
 
+def test_an_edit_is_answered_once() -> None:
+    state = stored({"phase": "Succeeded", "observedGeneration": 1}, generation=2)
+    answered = apply_json_patch(state, observe(state))
+    with pytest.raises(Unprocessable):
+        apply_json_patch(answered, observe(state))
+
+
 def test_last_ten_attempts_are_kept() -> None:
     past = [{"attempt": number, "outcome": "Failed"} for number in range(1, 11)]
     state = running(attempt=11, attempts=past)

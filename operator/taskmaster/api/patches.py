@@ -269,10 +269,12 @@ def explain(task: Task, reason: PendingReason, message: str) -> list[Operation]:
 
 
 def observe_generation(task: Task) -> list[Operation]:
-    """Answer an edit of the spec that changes nothing else."""
+    """Answer an edit of the spec that changes nothing else, unless another write has answered it meanwhile."""
+    observed = task.observed_generation
     return [
         _test("/metadata/uid", task.uid),
         _test("/metadata/generation", task.generation),
+        *([_test("/status/observedGeneration", observed)] if observed is not None else []),
         _put("observedGeneration", task.generation),
     ]
 
