@@ -166,12 +166,13 @@ class Attempt:
         """Give it up: it is not ours any more. A running process is stopped with its grace."""
         if self.state is State.OVER or self.abandoned:
             return
+        told = self.stopping
         self.abandoned = True
         self.saves.abandon()
-        if self.state is State.RUNNING:
-            self.executor.stop(self.task.id, self.policy.timeouts.grace_seconds)
-        else:
+        if self.state is not State.RUNNING:
             self._end(None)
+        elif not told:
+            self.executor.stop(self.task.id, self.policy.timeouts.grace_seconds)
 
     def refuse(self, why: Stop, *, final: bool = False) -> None:
         """End it before it is Running; with `final` there is no next attempt."""
