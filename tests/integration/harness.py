@@ -28,13 +28,13 @@ from taskmaster.kube.resource import (
     NAMESPACES,
     PODS,
     ROLEBINDINGS,
+    SECRETS,
     SERVICEACCOUNTS,
     TASKS,
     Resource,
 )
 
 Object = dict[str, Any]
-SECRETS = Resource("", "v1", "secrets", "Secret")
 SYSTEM_NAMESPACE = "taskmaster-system"
 OPERATOR_ACCOUNT = "taskmaster-operator"
 SECONDS = 30.0

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration.conftest import INSTALLED_KINDS, REPOSITORY
-from tests.integration.harness import SECRETS, SYSTEM_NAMESPACE, Object, World
+from tests.integration.harness import SYSTEM_NAMESPACE, Object, World
 
 from taskmaster.api import names
-from taskmaster.coordinator.value_access import ROLES
 from taskmaster.kube.api import ApplyPatch, MergePatch
 from taskmaster.kube.client import Client
 from taskmaster.kube.errors import Forbidden
-from taskmaster.kube.resource import CONFIGMAPS, DEPLOYMENTS, ROLEBINDINGS, WORKERPOOLS, Resource
+from taskmaster.kube.resource import CONFIGMAPS, DEPLOYMENTS, ROLEBINDINGS, ROLES, SECRETS, WORKERPOOLS, Resource
 
 REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False

@@ -18,11 +18,10 @@ from taskmaster.coordinator.cache import Cache
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.settings import from_environment
-from taskmaster.coordinator.value_access import ROLES
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Forbidden, ServerError, Unanswered, Unprocessable
 from taskmaster.kube.informer import Delta
-from taskmaster.kube.resource import (
+from taskmaster.kube.resource import ROLES
     CLUSTERROLES,
     DEPLOYMENTS,
     ROLEBINDINGS,

@@ -532,3 +532,14 @@ async def test_no_request_is_made_about_workers_that_are_well(cluster: Cluster) 
         await asyncio.sleep(300)
         assert coordinator.sent("get", "leases") == []
         assert coordinator.sent("get", "pods") == []
+
+
+async def test_the_cause_is_told_although_the_watch_is_faster_than_the_answer(cluster: Cluster) -> None:
+    coordinator = Coordinator(cluster)
+    worker = Worker(cluster, "w")
+    async with coordinator.leading():
+        await on_a_running_task(cluster)
+        coordinator.faults = fail_once(takeover, Fault(delay_answer=0.5))
+        worker.stop()
+        await until(lambda: losses(cluster) == 1, within=60)
+        assert "has not renewed its Lease for 45 s" in cluster.status("t")["message"]

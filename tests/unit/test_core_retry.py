@@ -205,6 +205,14 @@ def test_the_task_may_say_when_it_wants_to_be_tried_again() -> None:
     assert isinstance(follows(policy, Spent(2), replace(FAILURE, retry_after=77.0)), Finish)
 
 
+def test_a_server_that_says_when_to_ask_again_does_not_say_whether_to() -> None:
+    rule = RetryRule("quota", RuleAction.FAIL, http_statuses=(429,))
+    policy = replace(POLICY, retry=replace(POLICY.retry, rules=(rule,)))
+    busy = AttemptEnd(FAILED, EndReason.HTTP_STATUS, http_status=429, retry_after=77.0)
+    assert isinstance(follows(policy, Spent(), busy), Finish)
+    assert follows(policy, Spent(), replace(busy, http_status=503)) == Again(77.0, Spent(1))
+
+
 def test_the_task_may_say_that_another_attempt_makes_no_sense() -> None:
     policy = ruled(("always", RuleAction.RETRY, 3))
     assert follows(policy, Spent(), replace(FAILURE, final=True)) == Finish(

@@ -72,6 +72,8 @@ class Reaper:
         self._random = random or Random()
         self._pulses = Pulses()
         self._dooms: dict[tuple[str, str], str] = {}
+        self._causes: dict[tuple[str, str], str] = {}
+        """Why Leases are being taken over: the watch may show that before our own write is answered."""
         self._doomed_pods: set[str] = set()
         self._requeued: dict[str, str] = {}
         """The version of each Task that was last judged and handed to the dispatcher."""
@@ -125,7 +127,8 @@ class Reaper:
             self._pulses.forget(old.worker.pod_uid)
         if new.taken_over:
             # By us, with or without an answer, or by a coordinator that may not have lived to requeue.
-            self._doom(worker.pod_uid, worker.incarnation, "the worker was declared dead")
+            cause = self._causes.get((worker.pod_uid, worker.incarnation), "the worker was declared dead")
+            self._doom(worker.pod_uid, worker.incarnation, cause)
         if not new.own:
             self._pulses.forget(worker.pod_uid)
             return
@@ -206,10 +209,14 @@ class Reaper:
             "spec": {"holderIdentity": names.TAKEOVER_HOLDER_PREFIX + self._identity},
         }
         worker = lease.worker
+        life = (worker.pod_uid, worker.incarnation)
+        self._causes[life] = cause
         try:
             await self._api.patch(LEASES, worker.namespace, worker.name, MergePatch(body))
         except Conflict:
             return False
+        finally:
+            del self._causes[life]
         self._pulses.forget(worker.pod_uid)
         logger.warning("worker declared dead", extra={"worker": worker.name, "cause": cause})
         self._doom(worker.pod_uid, worker.incarnation, cause)

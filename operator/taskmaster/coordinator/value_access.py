@@ -8,19 +8,17 @@ that the chart's `valueFrom.enabled` gives, the API server refuses the Role.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final
+from typing import Any
 
 from taskmaster.api.models.workerpool import WorkerPoolSpec
 from taskmaster.coordinator import worker_objects
 from taskmaster.coordinator.refusal import Refused
 from taskmaster.kube.api import Api, ApplyPatch
 from taskmaster.kube.errors import Forbidden, NotFound
-from taskmaster.kube.resource import ROLEBINDINGS, Resource
+from taskmaster.kube.resource import ROLEBINDINGS, ROLES, Resource
 
 Object = dict[str, Any]
 Key = tuple[str, str]
-
-ROLES: Final = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 
 
 class ValueAccess:

@@ -169,10 +169,12 @@ def _decide(policy: Policy, spent: Spent, end: AttemptEnd, random: Random) -> Re
 
 
 def _after_failure(policy: Policy, spent: Spent, end: AttemptEnd, random: Random) -> RetryDecision:
-    # Code that raises RetryAfter or Fail has decided for itself; the rules are for what nobody has decided.
+    # Code that raises RetryAfter or Fail has decided for itself; the rules are for what nobody has decided. A server
+    # that says when to ask again does not decide whether to.
     if end.final:
         return Finish(Phase.FAILED, end.reason, spent)
-    rule = matching_rule(policy.retry.rules, end) if end.retry_after is None else None
+    decided = end.retry_after is not None and end.http_status is None
+    rule = None if decided else matching_rule(policy.retry.rules, end)
     if rule is not None and rule.action is RuleAction.FAIL:
         return Finish(Phase.FAILED, EndReason.RULE_MATCHED, spent, note=f"retry rule {rule.name}")
     if spent.failures > policy.retry.limit:
