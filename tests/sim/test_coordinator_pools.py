@@ -21,10 +21,11 @@ from taskmaster.coordinator.settings import from_environment
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Forbidden, ServerError, Unanswered, Unprocessable
 from taskmaster.kube.informer import Delta
-from taskmaster.kube.resource import ROLES
+from taskmaster.kube.resource import (
     CLUSTERROLES,
     DEPLOYMENTS,
     ROLEBINDINGS,
+    ROLES,
     SERVICEACCOUNTS,
     WORKERPOOLS,
     Object,
