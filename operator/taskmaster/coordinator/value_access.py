@@ -73,9 +73,8 @@ class ValueAccess:
     async def _withdraw(self, namespace: str, pool: str) -> None:
         """Delete what is ours, the Role last: as long as it is there, there may be a binding."""
         name = worker_objects.value_role_name(pool)
-        with contextlib.suppress(
-            Forbidden
-        ):  # valueFrom.enabled=false: not a pool's trouble as long as it lists nothing
+        # Without valueFrom.enabled we may not even look; that is no trouble of a pool that lists nothing.
+        with contextlib.suppress(Forbidden):
             role = await self._find(ROLES, namespace, name)
             if role is None or not _ours(role, pool):
                 return
