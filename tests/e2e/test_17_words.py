@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.e2e.cluster import Cluster
-from tests.e2e.objects import call, holder, phase, shell, spent, task
+from tests.e2e.objects import call, holder, phase, shell, spent
 from tests.e2e.space import Space
 
 pytestmark = pytest.mark.timeout(240)
@@ -111,15 +111,3 @@ def test_arguments_are_checked_before_the_call(space: Space) -> None:
     assert (status["phase"], status["reason"], spent(does_not)) == ("Failed", "Error", (1, 0, 0))
     for line in ("customer: Input should be a valid integer", "items.1: Input should be a valid string", "urgent: "):
         assert f"\n  {line}" in status["message"], status["message"]
-
-
-def test_memory_is_the_tasks_own(space: Space) -> None:
-    hog = "import time; held = bytearray(b'x') * (256 * 2**20); time.sleep(60)"
-    limit = {"memoryMiB": 96}
-    space.apply(shell("neighbour", "sleep 4", resources=limit, retry={"limit": 0}))
-    space.reach("phase", "Running", "neighbour")
-    space.apply(task("hog", "python3", "-c", hog, resources=limit, retry={"limit": 0}))
-    hog_one, neighbour = space.finished("hog", "neighbour")
-    assert (phase(hog_one), hog_one["status"]["reason"], spent(hog_one)) == ("Failed", "OutOfMemory", (1, 0, 0))
-    assert "memoryMiB" in hog_one["status"]["message"]
-    assert (phase(neighbour), spent(neighbour)) == ("Succeeded", (0, 0, 0))

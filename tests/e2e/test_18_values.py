@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.e2e.cluster import Cluster, Object
+from tests.e2e.cluster import SYSTEM_NAMESPACE, Cluster, Object
 from tests.e2e.jobs import PORT
 from tests.e2e.objects import attempts, call, config_map, holder, phase, request, secret, shell, spent
+from tests.e2e.release import OPERATOR_PODS
 from tests.e2e.space import Space
 from tests.e2e.times import seconds_between
 
@@ -49,7 +50,8 @@ def test_values_reach_the_task_and_nothing_else(space: Space) -> None:
     space.apply(shell("fails", "sleep 1; exit 1", env=variables, retry={"limit": 0}))
     hashes, fails = space.finished("hashes", "fails")
     assert hashes["status"]["logTail"].split() == [digest(PASSWORD), digest(SETTING), digest("")]
-    places = [json.dumps([hashes, fails])]
+    operators = ("-n", SYSTEM_NAMESPACE, "-l", OPERATOR_PODS, "--tail=-1")
+    places = [json.dumps([hashes, fails]), space.cluster.kubectl("logs", *operators)]
     for worker in space.workers():
         places += [space.log(worker, "agent"), space.log(worker, "runner")]
         path = f"/api/v1/namespaces/{space.name}/pods/{worker}:8081/proxy/metrics"

@@ -62,6 +62,9 @@ def test_a_computation_survives_ten_kills_and_repeats_nothing_that_was_saved(spa
             victim, killed = holder(seen[HUNTED]), seen[HUNTED]["status"]["attempt"]
             assert phase(seen[HUNTED]) == "Running"
             read(space.log(victim, "runner"), printed)
+            print(
+                f"attempt {killed}, step {seen[HUNTED]['status']['checkpoint']['data']['step']}: {way.__name__} {victim}"
+            )
             way(victim)
         ended = watch.until(lambda seen: all(is_finished(seen[name]) for name in names), 120, "the end of all")
         watch.catch_up()
