@@ -51,6 +51,20 @@ TIMED_OUT = Stop(Outcome.FAILED, EndReason.TIMED_OUT, "too long")
             "its supervisor process died",
             id="supervisor lost",
         ),
+        pytest.param(
+            {"code": None, "supervisorLost": True, "exhausted": True},
+            "Released",
+            "Interrupted",
+            "the worker had no process left for it",
+            id="no process left",
+        ),
+        pytest.param(
+            {"code": None, "signal": 9, "outOfMemory": 70 * 2**20},
+            "Failed",
+            "OutOfMemory",
+            "used 70 MiB: more than resources.memoryMiB allows",
+            id="out of memory",
+        ),
     ],
 )
 def test_the_way_it_ended_decides(frame: dict[str, Any], outcome: str, reason: str, message: str) -> None:
@@ -70,6 +84,36 @@ def test_the_way_it_ended_decides(frame: dict[str, Any], outcome: str, reason: s
 )
 def test_a_stop_decides_what_ends_after_it(frame: dict[str, Any], at: float, reason: EndReason) -> None:
     assert judge(natural(exit_frame("u/1", at=at, **frame)), TIMED_OUT, sent=Instant(EPOCH)).reason is reason
+
+
+CODE_DECIDED = {**ERROR, "types": ["Bad", "app.errors.Bad", "ValueError"], "final": True, "retryAfterSeconds": 30}
+
+
+def test_what_the_code_said_is_passed_on() -> None:
+    ended = natural(exit_frame("u/1", at=EPOCH, code=1, error=CODE_DECIDED))
+    assert ended.error_types == ("Bad", "app.errors.Bad", "ValueError")
+    assert (ended.final, ended.retry_after) == (True, 30.0)
+    silent = natural(exit_frame("u/1", at=EPOCH, code=1, error=ERROR))
+    assert (silent.final, silent.retry_after) == (False, None)
+
+
+def test_what_the_code_said_counts_for_nothing_when_it_was_stopped() -> None:
+    frame = exit_frame("u/1", at=EPOCH + 1, code=1, error=CODE_DECIDED)
+    ended = judge(natural(frame), TIMED_OUT, sent=Instant(EPOCH))
+    assert (ended.error_types, ended.final, ended.retry_after, ended.message) == ((), False, None, "too long")
+
+
+@pytest.mark.parametrize("stop", [None, TIMED_OUT])
+def test_exit_code_and_signal_are_recorded_however_it_ended(stop: Stop | None) -> None:
+    killed = judge(natural(exit_frame("u/1", at=EPOCH + 1, code=None, signal=9)), stop, sent=Instant(EPOCH))
+    assert (killed.exit_code, killed.signal) == (None, 9)
+    left = judge(natural(exit_frame("u/1", at=EPOCH + 1, code=143)), stop, sent=Instant(EPOCH))
+    assert (left.exit_code, left.signal) == (143, None)
+
+
+def test_what_had_no_process_waits_a_little_and_never_started() -> None:
+    ended = natural(exit_frame("u/1", at=EPOCH, code=None, supervisorLost=True, exhausted=True))
+    assert (ended.retry_after, ended.started) == (5.0, None)
 
 
 def test_what_is_stopped_has_no_result() -> None:

@@ -51,3 +51,10 @@ def test_each_life_has_an_incarnation_of_its_own() -> None:
     life.begin_anew()
     assert life.holder.incarnation != first.incarnation
     assert (life.holder.worker, life.holder.pod_uid) == ("w", "u")
+
+
+def test_names_that_tasks_may_read_are_a_list_with_commas() -> None:
+    assert from_environment(ENVIRONMENT).secret_names == frozenset()
+    lists = {"TASKMASTER_SECRET_NAMES": "db, token,", "TASKMASTER_CONFIG_MAP_NAMES": ""}
+    settings = from_environment({**ENVIRONMENT, **lists})
+    assert (settings.secret_names, settings.config_map_names) == ({"db", "token"}, frozenset())

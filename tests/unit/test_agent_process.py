@@ -118,6 +118,57 @@ async def test_a_real_runner_runs_what_is_assigned(tmp_path: Path) -> None:
             assert on.status("bad")["exitCode"] == 7
 
 
+COUNTING = """
+import os, sys, time
+from taskmaster_worker import context
+done = (context.last_checkpoint or {"step": 0})["step"]
+for step in range(done + 1, 4):
+    context.progress(current=step, total=3)
+    context.checkpoint({"step": step})
+    print(step, flush=True)
+    if step == 2 and os.environ["TASK_ATTEMPT"] == "1":
+        os.kill(os.getpid(), 9)
+"""
+
+
+async def test_what_a_real_task_saves_is_there_for_its_next_attempt(tmp_path: Path) -> None:
+    spec: dict[str, Any] = {
+        "run": {"script": {"interpreter": sys.executable, "source": COUNTING}},
+        "retry": {"backoff": {"initialSeconds": 0}},
+        "resources": {"memoryMiB": 512},
+        "timeouts": {"stallSeconds": 30},
+    }
+    socket = tmp_path / "runner.sock"
+    with runner(socket):
+        async with real(socket) as on:
+            on.submit("a", **spec)
+            await until(lambda: bool(on.status("a").get("attempts")))
+            assert on.status("a")["attempts"][-1]["signal"] == 9
+            assert on.status("a")["checkpoint"]["data"] == {"step": 2}
+            assert on.status("a")["progress"]["current"] == 2
+            on.assign("a")
+            await until(lambda: on.phase("a") == "Succeeded")
+            assert on.status("a")["logTail"] == "3\n", "no step before the last checkpoint ran twice"
+            assert (on.status("a")["checkpoint"]["attempt"], on.status("a")["progress"]["current"]) == (2, 3)
+
+
+async def test_real_tasks_that_hang_or_take_too_much_memory_are_ended_for_it(tmp_path: Path) -> None:
+    hog = "import time; kept = [bytearray(2**20) for _ in range(200)]; time.sleep(60)"
+    socket = tmp_path / "runner.sock"
+    with runner(socket):
+        async with real(socket) as on:
+            never = {"limit": 0}
+            on.submit("hog", run={"command": [sys.executable, "-c", hog]}, resources={"memoryMiB": 64}, retry=never)
+            hanging = {"stallSeconds": 1, "graceSeconds": 1}
+            on.submit("hangs", run={"command": ["sleep", "60"]}, timeouts=hanging, retry=never)
+            on.submit("cancelled", run={"command": ["sleep", "60"]}, timeouts={"graceSeconds": 1})
+            await until(lambda: on.phase("cancelled") == "Running")
+            on.edit("cancelled", cancel=True)
+            names = ("hog", "hangs", "cancelled")
+            await until(lambda: all(on.phase(name) in ("Failed", "Cancelled") for name in names))
+            assert [on.status(name)["reason"] for name in names] == ["OutOfMemory", "Stalled", "Cancelled"]
+
+
 async def test_killing_the_real_runner_loses_its_attempts_and_a_new_one_takes_over(tmp_path: Path) -> None:
     socket = tmp_path / "runner.sock"
     with runner(socket) as first:

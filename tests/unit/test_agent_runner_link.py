@@ -137,6 +137,36 @@ async def test_frames_pass_both_ways(tmp_path: Path) -> None:
         assert on.peer.heard[1:] == [start_frame("u/1"), {"type": "stop", "id": "u/1", "graceSeconds": 2.5}]
 
 
+async def test_what_a_task_says_is_passed_on_and_its_checkpoints_answered(tmp_path: Path) -> None:
+    async with linked(tmp_path) as on:
+        await until(lambda: on.link.ready)
+        on.peer.send({"type": "progress", "id": "u/1", "progress": {"current": 1}})
+        on.peer.send({"type": "checkpoint", "id": "u/1", "sequence": 1, "data": [1]})
+        on.peer.send({"type": "stalled", "id": "u/1"})
+        await until(lambda: len(on.heard.told) == 4)
+        assert on.heard.told[1:] == [("progress", "u/1"), ("checkpoint", "u/1"), ("stalled", "u/1")]
+        on.link.checkpointed("u/1", 1, None)
+        on.link.checkpointed("u/1", 2, "no")
+        await until(lambda: len(on.peer.heard) == 3)
+        assert on.peer.heard[1:] == [
+            {"type": "checkpointed", "id": "u/1", "sequence": 1},
+            {"type": "checkpointed", "id": "u/1", "sequence": 2, "error": "no"},
+        ]
+
+
+async def test_what_a_task_says_does_not_answer_for_its_runner(tmp_path: Path) -> None:
+    now = [0.0]
+    async with linked(tmp_path, clock=lambda: now[0], watchdog_seconds=0.01) as on:
+        await until(lambda: on.link.ready)
+        on.link.start(start_frame("u/1"))
+        on.link.stop("u/1", 5.0)
+        now[0] = 30.0
+        on.peer.send({"type": "progress", "id": "u/1", "progress": {}})
+        await until(lambda: len(on.heard.told) == 2)
+        now[0] = 36.0
+        await until(lambda: ("lost", "the runner does not answer") in on.heard.told)
+
+
 async def test_a_runner_that_hangs_up_is_lost_and_sought_again(tmp_path: Path) -> None:
     async with linked(tmp_path) as on:
         await until(lambda: on.link.ready)

@@ -372,7 +372,6 @@ async def test_but_not_while_the_worker_is_being_terminated() -> None:
 async def test_it_is_while_the_worker_only_drains() -> None:
     async with working() as on:
         await running(on)
-        on.edit_lease({"metadata": {"annotations": {"taskmaster.dev/drain-request": "node"}}})
         on.worker.on_drain_request("node")
         on.runner.reset("the runner container died")
         await until(lambda: on.phase("a") == "Pending")

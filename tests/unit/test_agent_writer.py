@@ -9,7 +9,7 @@ import pytest
 from tests.sim.memory_api import Call, Fault, lost_answer
 from tests.unit.agent_worker import Stage, wall_clock
 
-from taskmaster.api.patches import Ended
+from taskmaster.api.patches import Ended, Saved
 from taskmaster.core.capacity import Worker
 from taskmaster.core.policy import BUILT_IN
 from taskmaster.core.reason import EndReason
@@ -31,6 +31,7 @@ from taskmaster.kube.errors import (
 from taskmaster.kube.resource import TASKS
 from taskmaster_worker.agent import record
 from taskmaster_worker.agent.record import StatusWrite
+from taskmaster_worker.agent.standing import Standing, standing
 from taskmaster_worker.agent.writer import Settled, StatusWriter
 
 pytestmark = pytest.mark.looptime
@@ -65,6 +66,17 @@ def again(stage: Stage, name: str) -> StatusWrite:
 
 def start(stage: Stage, name: str) -> StatusWrite:
     return record.start(stage.assigned(name), started=Instant(wall_clock()))
+
+
+def save(stage: Stage, name: str) -> StatusWrite:
+    checkpoint = {"attempt": 1, "time": "2027-01-15T08:01:40.000001Z", "data": 3}
+    return record.save(stage.assigned(name), Saved({"current": 1}, checkpoint))
+
+
+async def run(stage: Stage, name: str) -> None:
+    """Let a Task be Running."""
+    stage.submit(name)
+    assert await writer(stage).write(start(stage, name)) is Settled.DONE
 
 
 def first_writes(*faults: Fault) -> Callable[[Call], Fault | None]:
@@ -132,6 +144,87 @@ async def test_what_the_server_does_not_accept_becomes_a_minimal_failure(
     assert status["failures"] == 1
 
 
+WEATHER = [
+    pytest.param(Fault(), id="applied at once"),
+    pytest.param(Fault(before=Conflict("changed")), id="409"),
+    pytest.param(Fault(before=TooManyRequests("later", retry_after=3)), id="429"),
+    pytest.param(Fault(before=ServerError("etcd")), id="5xx"),
+    pytest.param(Fault(after=ServerError("etcd timed out")), id="5xx, applied all the same"),
+    pytest.param(lost_answer(), id="answer lost"),
+    pytest.param(Fault(before=Forbidden("no role yet")), id="403"),
+]
+
+
+@pytest.mark.parametrize("fault", WEATHER)
+async def test_a_save_is_repeated_until_it_is_written_once(on: Callable[[], Stage], fault: Fault) -> None:
+    stage = on()
+    await run(stage, "a")
+    stage.api.faults = first_writes(fault)
+    assert await writer(stage).write(save(stage, "a")) is Settled.DONE
+    assert stage.status("a")["checkpoint"]["data"] == 3
+    assert len([change for change in stage.server.history if change.client == "agent"]) == 2
+
+
+async def test_an_applied_save_is_recognised_after_the_server_has_filled_it_in(on: Callable[[], Stage]) -> None:
+    stage = on()
+    await run(stage, "a")
+    stage.api.faults = first_writes(lost_answer())
+    filled = [{"op": "add", "path": "/status/progress/message", "value": ""}]
+    task = asyncio.create_task(writer(stage).write(save(stage, "a")))
+    await asyncio.sleep(0.02)
+    stage.write_status("a", filled)
+    assert await task is Settled.DONE
+    assert len([change for change in stage.server.history if change.client == "agent"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("checkpoint/time", "2027-01-15T08:01:39.000001Z"), ("checkpoint/attempt", 0), ("progress/current", 0)],
+)
+async def test_another_save_is_not_taken_for_ours(on: Callable[[], Stage], path: str, value: Any) -> None:
+    stage = on()
+    await run(stage, "a")
+    write = save(stage, "a")
+    assert await writer(stage).write(write) is Settled.DONE
+    stage.write_status("a", [{"op": "replace", "path": f"/status/{path}", "value": value}])
+    assert standing(write, stage.task("a")) is Standing.OPEN
+
+
+@pytest.mark.parametrize("refusal", [Unprocessable("no"), TooLarge("large"), TypeError("Integer exceeds 64-bit range")])
+async def test_a_refused_save_is_dropped_and_the_attempt_goes_on(on: Callable[[], Stage], refusal: Exception) -> None:
+    stage = on()
+    await run(stage, "a")
+    before = stage.task("a")
+    stage.api.faults = first_writes(Fault(before=refusal))
+    assert await writer(stage).write(save(stage, "a")) is Settled.REJECTED
+    assert stage.task("a") == before
+
+
+async def test_a_save_after_the_end_of_its_attempt_is_superseded(on: Callable[[], Stage]) -> None:
+    stage = on()
+    await run(stage, "a")
+    write = save(stage, "a")
+    assert await writer(stage).write(finish(stage, "a")) is Settled.DONE
+    before = stage.task("a")
+    assert await writer(stage).write(write) is Settled.SUPERSEDED
+    assert stage.task("a") == before
+
+
+async def test_the_last_resort_is_no_dead_letter_and_carries_nothing_of_what_was_refused(
+    on: Callable[[], Stage],
+) -> None:
+    stage = on()
+    stage.submit("a")
+    ended = Ended(Outcome.FAILED, EndReason.EXIT_CODE, "exit code 3", Instant(wall_clock()), log_tail="x")
+    saved = Saved({"current": 1}, {"attempt": 1, "time": "2027-01-15T08:01:40Z", "data": 3})
+    write = record.end(stage.assigned("a"), ended, BUILT_IN, seconds_left=None, random=Random(1), saved=saved)
+    stage.api.faults = first_writes(Fault(before=Unprocessable("no")))
+    assert await writer(stage).write(write) is Settled.REJECTED
+    status = stage.status("a")
+    assert (status["phase"], status["reason"]) == ("Failed", "ResultRejected")
+    assert not {"deadLettered", "checkpoint", "progress"} & status.keys()
+
+
 async def test_what_cannot_even_be_encoded_becomes_a_minimal_failure(on: Callable[[], Stage]) -> None:
     stage = on()
     stage.submit("a")
@@ -156,7 +249,7 @@ async def test_a_refused_start_report_is_dropped(on: Callable[[], Stage]) -> Non
     assert stage.phase("a") == "Assigned"
 
 
-@pytest.mark.parametrize("make", [finish, again, start])
+@pytest.mark.parametrize("make", [finish, again, start, save])
 async def test_a_task_that_has_moved_on_is_left_alone(on: Callable[[], Stage], make: Make) -> None:
     stage = on()
     stage.submit("a")
