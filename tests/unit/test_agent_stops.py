@@ -113,6 +113,34 @@ async def test_an_assignment_that_is_cancelled_when_it_is_first_seen_is_never_be
         assert attempt not in on.runner.frames
 
 
+async def test_one_that_finds_the_worker_full_as_well_is_cancelled() -> None:
+    async with working(slots=1) as on:
+        await running(on, "other")
+        on.api.held = True
+        on.submit("a")
+        on.edit("a", cancel=True)
+        on.server.compact()  # a new list shows both at once
+        on.api.held = False
+        on.api.break_watches(Unanswered("reset"))
+        await until(lambda: on.phase("a") == "Cancelled")
+
+
+async def test_a_stop_that_is_hurried_up_counts_from_the_first() -> None:
+    async with working(drain_seconds=0) as on:
+        attempt = await running(on)
+        on.worker.terminate()
+        await until(lambda: on.runner.stops == [(attempt, 7)])
+        await asyncio.sleep(1)
+        died = on.now()
+        await asyncio.sleep(1)
+        on.worker.terminate()
+        assert on.runner.stops == [(attempt, 7), (attempt, 0)]
+        on.runner.exit(attempt, code=None, signal=15, at=died)
+        await until(lambda: on.phase("a") == "Pending")
+        assert last(on)[0] == "Interrupted"
+        assert on.metric("taskmaster_worker_stops_total", reason="Interrupted") == 1
+
+
 async def test_a_suspended_attempt_costs_no_budget_and_holds_the_task() -> None:
     async with working() as on:
         attempt = await running(on)

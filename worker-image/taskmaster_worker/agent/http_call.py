@@ -1,6 +1,6 @@
 """One request of `run.http`, from the Task's words to how the attempt ended.
 
-A connection of its own, no cookies, no redirects: nothing of one Task reaches another. Values that come from Secrets
+A session of its own, no redirects: nothing of one Task reaches another. Values that come from Secrets
 are blotted out of whatever comes back, should the server repeat them.
 """
 
@@ -69,7 +69,7 @@ def hide(text: str, values: Iterable[str]) -> str:
 async def _ask(call: Mapping[str, Any], headers: list[tuple[str, str]], secret: list[str]) -> Answer:
     connector = aiohttp.TCPConnector(force_close=True)
     async with (
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        aiohttp.ClientSession(connector=connector) as session,
         session.request(
             call.get("method", "GET"),
             call["url"],
