@@ -16,9 +16,9 @@ from taskmaster.api.patches import Ended
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome
 from taskmaster.core.task import Instant
+from taskmaster.kube.resource import SECRETS
 from taskmaster_worker.agent.http_answer import BODY_BYTES
 from taskmaster_worker.agent.http_calls import HTTPCalls
-from taskmaster_worker.agent.sources import SECRETS
 
 pytestmark = pytest.mark.looptime
 
@@ -86,7 +86,7 @@ async def test_an_unexpected_status_fails_and_waits_for_as_long_as_the_server_sa
 
 async def test_a_rule_may_match_the_status() -> None:
     async with site() as there, working() as on:
-        there.answer = always(status=404)
+        there.answer = always(status=404, headers={"Retry-After": "5"})
         rule = {"name": "not-there", "onHTTPStatuses": [404], "action": "Fail"}
         on.submit("a", **http(there.url), retry={"rules": [rule]})
         status = await over(on, phase="Failed")

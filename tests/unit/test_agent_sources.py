@@ -11,8 +11,7 @@ from tests.sim.memory_api import Call, Fault
 from tests.unit.agent_worker import NAMESPACE, Stage, until, working
 
 from taskmaster.kube.errors import ApiError, Forbidden, ServerError, TooManyRequests, Unanswered, Unauthorized
-from taskmaster.kube.resource import CONFIGMAPS, TASKS, Object, Resource
-from taskmaster_worker.agent.sources import SECRETS
+from taskmaster.kube.resource import CONFIGMAPS, SECRETS, TASKS, Object, Resource
 
 pytestmark = pytest.mark.looptime
 

@@ -19,12 +19,10 @@ from taskmaster.core.reason import EndReason
 from taskmaster.kube.api import Api
 from taskmaster.kube.backoff import Backoff
 from taskmaster.kube.errors import ApiError, Forbidden, NotFound
-from taskmaster.kube.resource import CONFIGMAPS, Object, Resource
+from taskmaster.kube.resource import CONFIGMAPS, SECRETS, Object, Resource
 from taskmaster_worker.agent.identity import Settings
 
 logger = logging.getLogger(__name__)
-
-SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
