@@ -95,7 +95,7 @@ def test_fork_bombs_end_in_time(space: Space) -> None:
         shell("bomb", staying, retry=ONCE, timeouts=bounds),
         shell("stubborn-bomb", f"trap '' TERM; {staying}", retry=ONCE, timeouts=bounds),
     )
-    space.reach("phase", "Running", "bomb", "stubborn-bomb")
+    space.reach("attempt", 1, "bomb", "stubborn-bomb")
     newcomers = [f"newcomer-{number}" for number in range(8)]
     space.apply(*(shell(name, "sleep 1", retry=ONCE) for name in newcomers))
     for bomb in space.finished("bomb", "stubborn-bomb", seconds=90):

@@ -12,6 +12,8 @@ from tests.e2e.cluster import SYSTEM_NAMESPACE, Cluster, Object
 from tests.e2e.objects import is_ready, phase, task
 from tests.e2e.release import OPERATOR, OPERATOR_PODS, Release
 
+from taskmaster.api.names import SCHEMA_REVISION
+
 pytestmark = pytest.mark.timeout(300)
 
 CRD = "crd/tasks.taskmaster.dev"
@@ -41,7 +43,7 @@ def test_new_operator_with_old_crds_is_not_ready_and_the_old_one_goes_on(release
         # The upgrade's hook brings the CRDs up to date.
         release.install()
     finally:
-        cluster.kubectl("annotate", CRD, f"{REVISION}=1", "--overwrite")
+        cluster.kubectl("annotate", CRD, f"{REVISION}={SCHEMA_REVISION}", "--overwrite")
     cluster.kubectl("rollout", "status", OPERATOR, "-n", SYSTEM_NAMESPACE, "--timeout=90s", seconds=100)
 
 
@@ -49,7 +51,7 @@ def test_upgrade_hook_applies_the_crds(release: Release, cluster: Cluster) -> No
     cluster.kubectl("annotate", CRD, f"{REVISION}=0", "--overwrite")
     release.install()
     metadata = cluster.get(CRD, "--show-managed-fields")["metadata"]
-    assert metadata["annotations"][REVISION] == "1"
+    assert metadata["annotations"][REVISION] == str(SCHEMA_REVISION)
     assert {each["manager"] for each in metadata["managedFields"] if each["operation"] == "Apply"} == {"helm"}
 
 
