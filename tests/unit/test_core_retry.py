@@ -168,6 +168,14 @@ def test_a_rule_matches_what_happened(rule: dict[str, Any], matches: bool) -> No
     assert (found is not None) is matches
 
 
+@pytest.mark.parametrize("reason", [EndReason.TIMED_OUT, EndReason.STALLED, EndReason.OUT_OF_MEMORY])
+def test_the_signal_by_which_we_killed_it_is_not_the_tasks_own(reason: EndReason) -> None:
+    rules = (RetryRule("s", RuleAction.FAIL, signals=(9,), exit_codes=(143,)),)
+    assert matching_rule(rules, AttemptEnd(FAILED, reason, signal=9)) is None
+    assert matching_rule(rules, AttemptEnd(FAILED, reason, exit_code=143)) is None
+    assert matching_rule(rules, AttemptEnd(FAILED, EndReason.SIGNAL, signal=9)) is rules[0]
+
+
 def test_a_rule_matches_signals_and_http_statuses() -> None:
     rules = (RetryRule("s", RuleAction.FAIL, signals=(11,)), RetryRule("h", RuleAction.FAIL, http_statuses=(404,)))
     assert matching_rule(rules, AttemptEnd(FAILED, EndReason.SIGNAL, signal=11)) is rules[0]

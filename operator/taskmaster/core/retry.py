@@ -19,6 +19,9 @@ from taskmaster.core.reason import EndReason
 DEATHS_TO_RUN_ALONE: Final = 2
 """After so many deaths of the runner container in a row a Task runs where no other does; one more and it has failed."""
 
+_KILLED_BY_US: Final = frozenset({EndReason.TIMED_OUT, EndReason.STALLED, EndReason.OUT_OF_MEMORY})
+"""Reasons with which exit code and signal say how we ended the process, and nothing about the task."""
+
 
 class Outcome(StrEnum):
     """How an attempt ended; also the word in `status.attempts[].outcome`."""
@@ -133,9 +136,9 @@ def matching_rule(rules: tuple[RetryRule, ...], end: AttemptEnd) -> RetryRule | 
 
 
 def _matches(rule: RetryRule, end: AttemptEnd) -> bool:
+    its_own = end.reason not in _KILLED_BY_US
     return (
-        end.exit_code in rule.exit_codes
-        or end.signal in rule.signals
+        (its_own and (end.exit_code in rule.exit_codes or end.signal in rule.signals))
         or end.http_status in rule.http_statuses
         or end.reason in rule.reasons
         or any(name in rule.error_types for name in end.error_types)
