@@ -16,8 +16,6 @@ from taskmaster.kube.credentials import load_credentials
 from taskmaster.kube.errors import NotFound, TooManyRequests
 from taskmaster.kube.resource import CRDS, NAMESPACES, TASKS
 
-asyncio.set_event_loop(None)  # else a loop is made that nobody closes: see tests/sim/conftest.py
-
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:

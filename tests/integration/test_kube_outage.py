@@ -20,8 +20,6 @@ from taskmaster.kube.resource import CONFIGMAPS, LEASES, Object
 
 NAMESPACE = "default"
 
-asyncio.set_event_loop(None)  # else a loop is made that nobody closes: see tests/sim/conftest.py
-
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
