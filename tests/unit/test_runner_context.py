@@ -409,7 +409,9 @@ async def test_children_of_a_marked_function_are_terminated_as_usual(runner: Run
     assert (frame["exitCode"], frame["tail"]) == (0, "ready\nchildren [-15, -15]\n")
 
 
-async def test_a_plain_attempt_is_one_process_and_a_supervisor_of_one_thread(runner: RunnerProcess, agent: Agent) -> None:
+async def test_a_plain_attempt_is_one_process_and_a_supervisor_of_one_thread(
+    runner: RunnerProcess, agent: Agent
+) -> None:
     attempt_id = agent.start(SLEEP)
     await agent.frame("started", attempt_id)
     (supervisor,) = runner.supervisors("plain")
