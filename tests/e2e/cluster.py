@@ -1,6 +1,6 @@
 """A cluster as its users reach it: kubectl and helm, each call with a time limit, and nothing polled.
 
-What takes time is waited for by `kubectl wait`, or by reading `kubectl get --watch` line by line. A call that fails
+What takes time is waited for by `kubectl wait`, or by reading a watch line by line. A call that fails
 raises `CommandFailed`, whose text is what kubectl said.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -21,6 +22,14 @@ T = TypeVar("T")
 SYSTEM_NAMESPACE = "taskmaster-system"
 NAMESPACE = "default"
 """Where the pool of examples/demo-values.yaml is, and where kubectl looks when it is not told otherwise."""
+
+GROUPS = {
+    "leases": "/apis/coordination.k8s.io/v1",
+    "pods": "/api/v1",
+    "tasks": "/apis/taskmaster.dev/v1alpha1",
+    "workerpools": "/apis/taskmaster.dev/v1alpha1",
+}
+"""Where what the tests watch is in the API."""
 
 CALL_SECONDS = 60.0
 """For a command that waits for nothing; the machine may be busy."""
@@ -79,28 +88,62 @@ class Cluster:
     @contextmanager
     def following(self, *arguments: str) -> "Iterator[Lines]":
         """Run kubectl beside the test and read its lines as they come."""
-        command = [str(self.bin / "kubectl"), *arguments]
-        process = subprocess.Popen(
-            command, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
         lines = Lines(" ".join(["kubectl", *arguments]))
-        reader = threading.Thread(target=lines.read, args=(process,), daemon=True)
-        reader.start()
-        try:
+        with self._beside(lines, lambda _: arguments, again=False):
             yield lines
-        finally:
-            process.kill()
-            reader.join()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
 
     @contextmanager
-    def watching(self, kind: str, *arguments: str, namespace: str = NAMESPACE) -> "Iterator[History]":
-        """Collect every revision of objects from now on."""
-        command = ("get", kind, "-n", namespace, *arguments, "--watch", "--output-watch-events", "-o", "json")
-        with self.following(*command) as lines:
+    def watching(
+        self, resource: str, *, labels: str = "", fields: str = "", namespace: str = NAMESPACE
+    ) -> "Iterator[History]":
+        """Collect every revision of objects from now on.
+
+        The API server cuts off who reads too slowly. `kubectl get --watch` would end there; this goes on after the last
+        revision that it has seen.
+        """
+        path = f"{GROUPS[resource]}/namespaces/{namespace}/{resource}"
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+
+        def arguments(lines: Sequence[str]) -> Sequence[str]:
+            versions = (int(json.loads(line)["object"]["metadata"]["resourceVersion"]) for line in lines)
+            since = {"resourceVersion": str(max(versions))} if lines else {}
+            return ("get", "--raw", f"{path}?{urlencode({'watch': '1', **selectors, **since})}")
+
+        lines = Lines(f"the watch of {path}")
+        with self._beside(lines, arguments, again=True):
             yield History(lines)
+
+    @contextmanager
+    def _beside(
+        self, lines: "Lines", arguments: Callable[[Sequence[str]], Sequence[str]], *, again: bool
+    ) -> Iterator[None]:
+        """Run kubectl beside the test; `again` as often as it ends well."""
+        processes: list[subprocess.Popen[str]] = []
+        stopping = threading.Event()
+
+        def run() -> None:
+            code = 0
+            while not stopping.is_set() and code == 0 and (again or not processes):
+                command = [str(self.bin / "kubectl"), *arguments(lines.lines)]
+                with subprocess.Popen(
+                    command, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                ) as process:
+                    processes.append(process)
+                    if stopping.is_set():
+                        process.kill()
+                    lines.read(process)
+                    code = process.wait()
+            lines.end()
+
+        reader = threading.Thread(target=run, daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            for process in processes:
+                process.kill()
+            reader.join()
 
     @contextmanager
     def forwarding(self, pod: str, port: int, *, namespace: str = SYSTEM_NAMESPACE) -> Iterator[str]:
@@ -150,6 +193,9 @@ class Lines:
             with self._changed:
                 self.lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
+
+    def end(self) -> None:
+        """Take note that there will be no more."""
         with self._changed:
             self.ended = True
             self._changed.notify_all()
@@ -210,9 +256,11 @@ class History:
         self.source.until(lambda lines: (self._take(lines), True), 5)
 
     def _take(self, lines: Sequence[str]) -> bool:
-        # kubectl prints each event as a line of JSON.
+        # Each event is a line of JSON.
         for line in lines[self._read :]:
             event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise CommandFailed(f"{self.source.command} cannot go on: {line}")
             name = event["object"]["metadata"]["name"]
             self.revisions.setdefault(name, []).append(None if event["type"] == "DELETED" else event["object"])
         news = self._read < len(lines)

@@ -64,7 +64,7 @@ def test_pool_that_cannot_start_says_why(cluster: Cluster, tenant: str) -> None:
     image = "registry.invalid/no/such-image:1"
     broken = pool("broken", replicas=1, slots=1, template={"image": image, "imagePullPolicy": "Never"})
     cluster.apply(broken, namespace=tenant)
-    with cluster.watching("wp", namespace=tenant) as watch:
+    with cluster.watching("workerpools", namespace=tenant) as watch:
 
         def says_why(pools: Mapping[str, Object]) -> bool:
             ready = condition(pools.get("broken", {}), "Ready")

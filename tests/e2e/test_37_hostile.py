@@ -97,13 +97,13 @@ def test_fork_bombs_end_in_time(space: Space) -> None:
     )
     space.reach("attempt", 1, "bomb", "stubborn-bomb")
     newcomers = [f"newcomer-{number}" for number in range(8)]
-    space.apply(*(shell(name, "sleep 1", retry=ONCE) for name in newcomers))
+    space.apply(*(task(name, "sleep", "1", retry=ONCE) for name in newcomers))
     for bomb in space.finished("bomb", "stubborn-bomb", seconds=90):
         assert (phase(bomb), bomb["status"]["reason"], spent(bomb)) == ("Failed", "TimedOut", (1, 0, 0))
         assert "Cannot fork" in bomb["status"]["logTail"]
     # What came meanwhile and found no process left has lost nothing by it.
     for newcomer in space.finished(*newcomers):
-        assert (phase(newcomer), spent(newcomer)) == ("Succeeded", (0, 0, 0))
+        assert (phase(newcomer), spent(newcomer)) == ("Succeeded", (0, 0, 0)), newcomer["status"]
     assert_unharmed(space, names)
     # The first process of this one ends well, and takes the rest with it.
     space.apply(shell("bomb-that-leaves", leaving, retry=ONCE))

@@ -44,8 +44,8 @@ def test_another_operator_takes_over(
     before = release.holder()
     lease = ELECTION_LEASE.removeprefix("lease/")
     with (
-        cluster.watching("tasks", "--field-selector=metadata.name!=other") as watch,
-        cluster.watching("leases", f"--field-selector=metadata.name={lease}", namespace=SYSTEM_NAMESPACE) as leases,
+        cluster.watching("tasks") as watch,
+        cluster.watching("leases", fields=f"metadata.name={lease}", namespace=SYSTEM_NAMESPACE) as leases,
     ):
         leases.until(lambda seen: lease in seen, 30, "the election's Lease")
         cluster.apply(*(task(name, "sleep", "3") for name in names))

@@ -24,7 +24,7 @@ def test_new_operator_with_old_crds_is_not_ready_and_the_old_one_goes_on(release
     cluster.kubectl("annotate", CRD, f"{REVISION}=0", "--overwrite")
     known = {pod["metadata"]["name"] for pod in release.operators()}
     try:
-        with cluster.watching("pods", "-l", OPERATOR_PODS, namespace=SYSTEM_NAMESPACE) as watch:
+        with cluster.watching("pods", labels=OPERATOR_PODS, namespace=SYSTEM_NAMESPACE) as watch:
             cluster.kubectl("rollout", "restart", OPERATOR, "-n", SYSTEM_NAMESPACE)
             pods = watch.until(lambda seen: bool(started(seen, known)), 60, "a new operator that runs")
             newcomer = started(pods, known)[0]
