@@ -99,7 +99,9 @@ def test_fork_bombs_end_in_time(space: Space) -> None:
     newcomers = [f"newcomer-{number}" for number in range(8)]
     space.apply(*(task(name, "sleep", "1", retry=ONCE) for name in newcomers))
     for bomb in space.finished("bomb", "stubborn-bomb", seconds=90):
-        assert (phase(bomb), bomb["status"]["reason"], spent(bomb)) == ("Failed", "TimedOut", (1, 0, 0))
+        # The shell that started it may be the one that finds no process left, and give up by itself.
+        assert bomb["status"]["reason"] in ("TimedOut", "ExitCode")
+        assert (phase(bomb), spent(bomb)) == ("Failed", (1, 0, 0))
         assert "Cannot fork" in bomb["status"]["logTail"]
     # What came meanwhile and found no process left has lost nothing by it.
     for newcomer in space.finished(*newcomers):
