@@ -41,7 +41,7 @@ def test_killed_workers_lose_nothing(cluster: Cluster, node: Node, tenant: str) 
             lambda tasks: sum(map(is_finished, tasks.values())) == TASKS, 150, f"{TASKS} finished Tasks"
         )
         watch.catch_up()
-    assert Counter(map(phase, ended.values())) == {"Succeeded": TASKS}
+    assert [task for task in ended.values() if phase(task) != "Succeeded"] == []
     for name, task in ended.items():
         assert_one_terminal_record(watch.revisions[name])
         status = task["status"]
@@ -69,7 +69,8 @@ def busiest(watch: History, *, spared: set[str]) -> tuple[str, dict[str, int]]:
 
     def look(tasks: Mapping[str, Object]) -> bool:
         running = Counter(holder(task) for task in tasks.values() if phase(task) == "Running")
-        candidates = [(number, worker) for worker, number in running.items() if worker not in spared]
+        # One that runs alone may do so because its runner died twice: a third time would be its end, and rightly so.
+        candidates = [(number, worker) for worker, number in running.items() if worker not in spared and number > 1]
         if not candidates:
             return False
         _, worker = max(candidates)
