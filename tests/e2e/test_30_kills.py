@@ -70,8 +70,7 @@ def busiest(watch: History, *, spared: set[str]) -> tuple[str, dict[str, int]]:
 
     def look(tasks: Mapping[str, Object]) -> bool:
         running = Counter(holder(task) for task in tasks.values() if phase(task) == "Running")
-        # One that runs alone may do so because its runner died twice: a third time would be its end, and rightly so.
-        candidates = [(number, worker) for worker, number in running.items() if worker not in spared and number > 1]
+        candidates = [(number, worker) for worker, number in running.items() if worker not in spared]
         if not candidates:
             return False
         _, worker = max(candidates)
