@@ -109,6 +109,17 @@ def test_a_suspect_takes_another_worker_when_the_kept_one_leaves() -> None:
     assert pairs(backlog, loners, capacity) == [("s", "b")]
 
 
+def test_suspects_leave_half_of_the_workers_to_the_others() -> None:
+    suspects = [suspect(f"s{number}", priority=9) for number in range(5)]
+    backlog, loners, capacity = rig(*suspects, *(task(f"{number}") for number in range(9)), a=2, b=2, c=2, d=2, e=2)
+    placed = pairs(backlog, loners, capacity)
+    assert [name for name, _ in placed if name.startswith("s")] == ["s0", "s1"]
+    assert len({worker for name, worker in placed if not name.startswith("s")}) == 3
+    capacity.free("uid-of-s0")
+    capacity.release("uid-of-s0")
+    assert [name for name, _ in pairs(backlog, loners, capacity) if name.startswith("s")] == ["s2"]
+
+
 def test_suspects_run_one_after_the_other_where_there_is_one_worker() -> None:
     backlog, loners, capacity = rig(suspect("s1", priority=1), suspect("s2"), a=4)
     assert pairs(backlog, loners, capacity) == [("s1", "a")]

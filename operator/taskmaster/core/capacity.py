@@ -133,13 +133,17 @@ class Capacity:
     def reserve(self, task_uid: str, *, avoid: str | None = None) -> Worker | None:
         """Keep a worker for a Task that has to run alone; return it as soon as it holds nothing else.
 
-        It is the one that holds the least. The worker of the name `avoid` is kept only if no other is as good.
+        It is the one that holds the least. The worker of the name `avoid` is kept only if no other is as good. At most
+        half of the workers are kept like this (but one always may be): a runner that dies makes suspects of all Tasks
+        that it had, and the others should go on meanwhile.
         """
         seat = self._seats.get(self._reservations.get(task_uid, ""))
         if seat is not None and not seat.worker.schedulable:
             self.release(task_uid)
             seat = None
         if seat is None:
+            if len(self._reservations) >= max(1, len(self._seats) // 2):
+                return None
             candidates = [seat for seat in self._seats.values() if seat.worker.schedulable and not seat.reserved_for]
             if not candidates:
                 return None
