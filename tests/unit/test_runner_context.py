@@ -331,14 +331,19 @@ async def test_silence_is_told_once_and_ends_nothing(agent: Agent) -> None:
     assert (await agent.exit(attempt_id))["signal"] == 9
 
 
-@pytest.mark.parametrize(
-    "sign",
-    ["echo x", "printf x >&2", "echo $n > $TASK_CHECKPOINT_FILE", 'echo "{\\"current\\":$n}" > $TASK_PROGRESS_FILE'],
-)
-async def test_any_sign_of_life_is_no_stall(agent: Agent, sign: str) -> None:
-    frame = await agent.run(shell(f"for n in 1 2 3 4 5 6; do {sign}; sleep 0.5; done"), stallSeconds=2)
-    assert frame["exitCode"] == 0
-    assert agent.told("stalled", frame["id"]) == []
+async def test_any_sign_of_life_is_no_stall(agent: Agent) -> None:
+    signs = [
+        "echo x",
+        "printf x >&2",
+        "echo $n > $TASK_CHECKPOINT_FILE",
+        'echo "{\\"current\\":$n}" > $TASK_PROGRESS_FILE',
+    ]
+    attempts = [
+        agent.start(shell(f"for n in 1 2 3 4 5 6; do {sign}; sleep 0.5; done"), stallSeconds=2) for sign in signs
+    ]
+    for sign, attempt_id in zip(signs, attempts, strict=True):
+        assert (await agent.exit(attempt_id))["exitCode"] == 0, sign
+        assert agent.told("stalled", attempt_id) == [], sign
 
 
 async def test_errors_say_their_types_and_what_they_want(agent: Agent) -> None:
