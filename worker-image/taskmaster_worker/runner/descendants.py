@@ -70,8 +70,11 @@ def walk() -> Iterator[tuple[int, int]]:
 
 
 def terminate_all() -> None:
-    """Send SIGTERM to every descendant; SIGCONT follows, so that a stopped process can obey."""
-    for pid, _ in walk():
+    """Send SIGTERM to every descendant; SIGCONT follows, so that a stopped process can obey.
+
+    All are found before the first is told: the children of one that dies at once would not be found below it any more.
+    """
+    for pid, _ in list(walk()):
         send(pid, signal.SIGTERM)
         send(pid, signal.SIGCONT)
 
