@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from taskmaster_worker.runner import task_context
 from taskmaster_worker.runner.messages import ProgressValue
-from taskmaster_worker.runner.progress import INTERVAL_SECONDS, LARGEST, ProgressGate, parse_progress
+from taskmaster_worker.runner.progress import INTERVAL_SECONDS, ProgressGate, parse_progress
 from taskmaster_worker.runner.spec import Spec
+from taskmaster_worker.sdk.wire import LARGEST_PROGRESS
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
         ({}, {}),
-        ({"current": 0, "total": LARGEST}, {"current": 0, "total": LARGEST}),
+        ({"current": 0, "total": LARGEST_PROGRESS}, {"current": 0, "total": LARGEST_PROGRESS}),
         ({"current": None, "more": 1}, {}),
         ({"message": "\x1b[1mx\ud800" + "y" * 300}, {"message": "x?" + "y" * 254}),
     ],
@@ -31,7 +32,9 @@ def test_progress_is_made_safe_and_bounded(value: Any, expected: Any) -> None:
     assert parse_progress(value) == expected
 
 
-@pytest.mark.parametrize("value", [[], {"current": -1}, {"total": LARGEST + 1}, {"current": True}, {"message": 1}])
+@pytest.mark.parametrize(
+    "value", [[], {"current": -1}, {"total": LARGEST_PROGRESS + 1}, {"current": True}, {"message": 1}]
+)
 def test_what_is_no_progress_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="progress"):
         parse_progress(value)

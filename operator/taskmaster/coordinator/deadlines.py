@@ -17,7 +17,7 @@ from typing import Final
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
-from taskmaster.coordinator.writes import moved_on, status_write
+from taskmaster.coordinator.writes import status_write, worth_repeating
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason
@@ -143,7 +143,7 @@ class DeadlineController:
         self, heap: KeyedHeap[float], clock: Callable[[], float], task: Task, patch: list[patches.Operation]
     ) -> None:
         def done(outcome: Outcome) -> None:
-            if outcome.error is not None and not moved_on(outcome) and task.uid in heap:
+            if worth_repeating(outcome) and task.uid in heap:
                 heap.put(task.uid, clock() + RETRY_SECONDS)
                 self._changed.set()
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
-from taskmaster.coordinator.writes import moved_on, status_write
+from taskmaster.coordinator.writes import status_write, worth_repeating
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import PendingReason
@@ -153,7 +153,7 @@ class Explainer:
 
     def _write(self, task: Task, patch: list[patches.Operation]) -> None:
         def done(outcome: Outcome) -> None:
-            if outcome.error is not None and not moved_on(outcome):
+            if worth_repeating(outcome):
                 self._again.add(task.uid)
 
         self._dispatcher.submit(status_write(task, patch, done))

@@ -23,7 +23,7 @@ from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.leases import WorkerLease, worker_lease
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.waiting import changed_or_due
-from taskmaster.coordinator.writes import moved_on, status_write
+from taskmaster.coordinator.writes import status_write, worth_repeating
 from taskmaster.core.liveness import Pulses
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Outcome as AttemptOutcome
@@ -274,7 +274,7 @@ class Reaper:
         self._requeued[task.uid] = task.resource_version
 
         def done(outcome: Outcome) -> None:
-            if outcome.error is not None and not moved_on(outcome):
+            if worth_repeating(outcome):
                 self._requeued.pop(task.uid, None)
 
         self._dispatcher.submit(status_write(task, patches.requeue(task, ended, decision), done))

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
-from taskmaster.coordinator.writes import moved_on, status_write
+from taskmaster.coordinator.writes import status_write, worth_repeating
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason
 from taskmaster.core.request import Request, open_request
@@ -52,7 +52,7 @@ class RequestController:
 
     def _answer(self, task: Task, request: Request) -> None:
         def done(outcome: Outcome) -> None:
-            if outcome.error is not None and not moved_on(outcome):
+            if worth_repeating(outcome):
                 self._again.add(task.uid)
 
         self._dispatcher.submit(status_write(task, _patch(task, request, self._clock()), done))

@@ -11,9 +11,9 @@ from taskmaster.kube.errors import Conflict, NotFound, Unprocessable
 from taskmaster.kube.resource import TASKS
 
 
-def moved_on(outcome: Outcome) -> bool:
-    """Whether a write failed because the Task is not any more what the write was decided on; the watch will say so."""
-    return isinstance(outcome.error, Unprocessable | NotFound | Conflict)
+def worth_repeating(outcome: Outcome) -> bool:
+    """Whether a write failed, and not because the Task has changed since it was decided: the watch will tell that."""
+    return outcome.error is not None and not isinstance(outcome.error, Unprocessable | NotFound | Conflict)
 
 
 def status_write(task: Task, patch: Sequence[Object] | Object, done: Callable[[Outcome], None]) -> Write:

@@ -25,11 +25,10 @@ from taskmaster_worker.agent.standing import same_progress
 from taskmaster_worker.agent.writer import Settled
 from taskmaster_worker.runner.progress import parse_progress
 from taskmaster_worker.runner.result import ResultError, checked
+from taskmaster_worker.sdk.wire import MAX_CHECKPOINT_BYTES
 
 PROGRESS_SECONDS: Final = 5.0
 """Shortest time between two writes of progress."""
-
-CHECKPOINT_BYTES: Final = 16 * 1024
 
 REFUSED: Final = "the API server did not accept the checkpoint"
 TAKEN: Final = "the Task was taken from this worker, or deleted"
@@ -104,7 +103,7 @@ class Saves:
             self._owner.on_checkpointed(self._task, sequence, TAKEN)
             return
         try:
-            data = checked(data, limit=CHECKPOINT_BYTES)
+            data = checked(data, limit=MAX_CHECKPOINT_BYTES)
         except ResultError as error:
             self._owner.on_checkpointed(self._task, sequence, str(error))
             return

@@ -7,19 +7,17 @@ and in order. Whoever breaks the format loses the connection.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 
 from taskmaster_worker.runner import frames
+from taskmaster_worker.sdk.wire import socket_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-LONGEST_PATH = 107
-"""Bytes of a path that fit into a socket's address."""
 CONNECTIONS = 400
 """At once; the others wait until one of these has ended, so that descriptors are left for our own work."""
 _READ_BYTES = 64 * 1024
@@ -43,7 +41,8 @@ class ContextServer:
         self._paused = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            _bind(self._listener, path)
+            with socket_address(path) as address:
+                self._listener.bind(address)
             self._listener.listen()
         except OSError:
             self._listener.close()
@@ -124,15 +123,3 @@ class ContextServer:
         if self._paused:
             self._paused = False
             self._poll.register(self._listener, select.POLLIN)
-
-
-def _bind(listener: socket.socket, path: str) -> None:
-    """Bind to a path of any length: a long one is reached through a descriptor of its directory."""
-    if len(os.fsencode(path)) <= LONGEST_PATH:
-        listener.bind(path)
-        return
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-    finally:
-        os.close(directory)

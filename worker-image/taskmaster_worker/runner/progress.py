@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from taskmaster_worker.runner.text import safe_text
+from taskmaster_worker.sdk.wire import LARGEST_PROGRESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 0.25
 MESSAGE_CHARACTERS = 256
-LARGEST = 2**53 - 1
-"""Beyond it, a reader that holds numbers as floats would see another one."""
 
 
 def parse_progress(value: Any) -> ProgressValue:
@@ -30,8 +29,8 @@ def parse_progress(value: Any) -> ProgressValue:
     progress: ProgressValue = {}
     for name in ("current", "total"):
         if (number := value.get(name)) is not None:
-            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST:
-                raise ValueError(f"{name} of progress is not an integer from 0 to {LARGEST}")
+            if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LARGEST_PROGRESS:
+                raise ValueError(f"{name} of progress is not an integer from 0 to {LARGEST_PROGRESS}")
             progress[name] = number
     if (message := value.get("message")) is not None:
         if not isinstance(message, str):

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from taskmaster_worker.sdk.cancellation import cancellation
 from taskmaster_worker.sdk.errors import CheckpointError
 from taskmaster_worker.sdk.link import Link
-from taskmaster_worker.sdk.wire import MAX_CHECKPOINT_BYTES
+from taskmaster_worker.sdk.wire import LARGEST_PROGRESS, MAX_CHECKPOINT_BYTES
 
 if TYPE_CHECKING:
     import logging
 
-_LARGEST = 2**53 - 1
 _PROGRESS_TIMEOUT_SECONDS = 5.0
 
 
@@ -110,8 +109,8 @@ class Context:
         for name, number in (("current", current), ("total", total)):
             if number is not None:
                 progress[name] = operator.index(number)
-                if not 0 <= progress[name] <= _LARGEST:
-                    raise ValueError(f"{name} of progress is not from 0 to {_LARGEST}: {number}")
+                if not 0 <= progress[name] <= LARGEST_PROGRESS:
+                    raise ValueError(f"{name} of progress is not from 0 to {LARGEST_PROGRESS}: {number}")
         if "TASK_CONTEXT_SOCKET" in os.environ:
             try:
                 self._progress.send(json.dumps({"progress": progress}).encode())

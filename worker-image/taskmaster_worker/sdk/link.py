@@ -12,7 +12,8 @@ import socket
 import threading
 from typing import Any
 
-_LONGEST_PATH = 107
+from taskmaster_worker.sdk.wire import socket_address
+
 _HEADER_BYTES = 4
 
 
@@ -68,14 +69,8 @@ def _connect(timeout: float | None) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(timeout)
-        if len(os.fsencode(path)) <= _LONGEST_PATH:
-            connection.connect(path)
-        else:  # does not fit into an address: by a descriptor of its directory
-            directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-            finally:
-                os.close(directory)
+        with socket_address(path) as address:
+            connection.connect(address)
     except BaseException:
         connection.close()
         raise
