@@ -7,6 +7,7 @@ from typing import Any
 from taskmaster.api import decode, names
 from taskmaster.api.times import to_wire
 from taskmaster.core.capacity import Worker
+from taskmaster.core.policy import BUILT_IN
 from taskmaster.core.task import Task
 
 Object = dict[str, Any]
@@ -42,7 +43,7 @@ def assignment(worker: str = "w", *, incarnation: str = "i1", assigned: float = 
         "incarnation": incarnation,
         "node": "n1",
         "assignedTime": to_wire(assigned),
-        "policy": decode.encode_policy(decode.requested_policy({})),
+        "policy": decode.encode_policy(BUILT_IN),
     }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from random import Random
@@ -203,8 +204,10 @@ class Stage:
         """Assign a Task to the worker as registered; return the attempt's id."""
         task = decode.task(self.task(name))
         worker = self.registered()
-        holder = {"name": worker.name, "pod_uid": worker.pod_uid, "incarnation": worker.incarnation, **changes}
-        given = CapacityWorker(NAMESPACE, pool="pool", node="", slots=1, schedulable=True, **holder)
+        known = CapacityWorker(
+            NAMESPACE, worker.name, worker.pod_uid, "pool", worker.incarnation, node="", slots=1, schedulable=True
+        )
+        given = replace(known, **changes)  # type: ignore[arg-type] # the names of fields that are texts
         operations = patches.assign(task, given, now=Instant(self.now()))
         self.write_status(name, operations)
         return f"{task.uid}/{task.attempt + 1}"

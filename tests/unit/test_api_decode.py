@@ -9,7 +9,17 @@ from taskmaster.api import decode, names
 from taskmaster.api.models.task import ResolvedPolicy, TaskSpec
 from taskmaster.api.times import to_wire
 from taskmaster.core.phase import Phase
-from taskmaster.core.policy import BUILT_IN, Backoff, Jitter, Policy, RetryPolicy, RetryRule, RuleAction, Timeouts
+from taskmaster.core.policy import (
+    BUILT_IN,
+    Backoff,
+    Jitter,
+    Policy,
+    RetryPolicy,
+    RetryRule,
+    RuleAction,
+    Timeouts,
+    resolve,
+)
 from taskmaster.core.retry import Spent
 from taskmaster.core.task import Holder
 
@@ -128,7 +138,7 @@ def test_assignment_without_its_holder_raises(field: str) -> None:
     ],
 )
 def test_policy_is_the_tasks_own_word_then_the_built_in_default(spec: dict[str, Any], expected: Policy) -> None:
-    assert decode.requested_policy(spec) == expected
+    assert resolve(decode.overrides(spec)) == expected
 
 
 def test_built_in_defaults_are_those_that_the_texts_of_the_schema_promise() -> None:

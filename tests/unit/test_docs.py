@@ -32,7 +32,7 @@ from taskmaster.coordinator.metrics import RequestMetrics, StateCollector, TaskM
 from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.value_access import ValueAccess
 from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
-from taskmaster.core.policy import BUILT_IN, TTL_FAILED_SECONDS, TTL_SUCCEEDED_SECONDS
+from taskmaster.core.policy import BUILT_IN
 from taskmaster.core.retry import Outcome
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Unprocessable
@@ -311,7 +311,7 @@ def test_the_readme_explains_every_field_of_a_task_with_its_default() -> None:
 
 def test_the_readme_names_how_long_finished_tasks_are_kept() -> None:
     (row,) = [row for row in rows("fields", text_of("README.md")) if "ttlSecondsAfterFinished" in row[0]]
-    assert f"{TTL_SUCCEEDED_SECONDS} after success, {TTL_FAILED_SECONDS} otherwise" in row[2]
+    assert f"{BUILT_IN.ttl.succeeded_seconds} after success, {BUILT_IN.ttl.failed_seconds} otherwise" in row[2]
 
 
 def value_paths(node: Object, prefix: str = "") -> Iterator[str]:

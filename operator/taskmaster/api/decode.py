@@ -10,13 +10,25 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from taskmaster.api import names
 from taskmaster.api.times import from_wire
 from taskmaster.core.capacity import Worker
-from taskmaster.core.phase import TERMINAL, Phase
-from taskmaster.core.policy import BUILT_IN, Backoff, Jitter, Policy, RetryPolicy, RetryRule, RuleAction, Timeouts
+from taskmaster.core.phase import ASSIGNED_PHASES, TERMINAL, Phase
+from taskmaster.core.policy import SAYS_NOTHING, Jitter, Overrides, Policy, RetryRule, RuleAction, resolve
+from taskmaster.core.requirements import Operator, Requirement, Requirements
 from taskmaster.core.retry import Spent
-from taskmaster.core.task import DEFAULT_QUEUE, Holder, Instant, Task
+from taskmaster.core.task import (
+    DEFAULT_QUEUE,
+    Concurrency,
+    Dependency,
+    DependencyCondition,
+    Holder,
+    Instant,
+    OnConflict,
+    Task,
+)
 
 Object = dict[str, Any]
 
@@ -28,7 +40,7 @@ def task(obj: Object) -> Task:
         KeyError, ValueError: a field that every Task has is missing, or holds a word this version does not know.
     """
     metadata, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
-    phase = Phase(status.get("phase", Phase.PENDING))
+    phase, said = Phase(status.get("phase", Phase.PENDING)), overrides(spec)
     assignment = status.get("assignment")
     created = from_wire(metadata["creationTimestamp"])
     return Task(
@@ -59,9 +71,20 @@ def task(obj: Object) -> Task:
         stop_requested="stopRequest" in status,
         dead_lettered=status.get("deadLettered", False),
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),
-        policy=requested_policy(spec),
+        overrides=said,
+        policy=assigned_policy(assignment) if assignment and phase in ASSIGNED_PHASES else resolve(said),
         spent=spent(status),
         attempts=() if phase in TERMINAL else tuple(status.get("attempts") or ()),
+        slots=_slots(spec, assignment, phase),
+        requires=requirements(spec.get("requires")),
+        depends_on=_dependencies(spec),
+        start_after=_time(spec, "notBeforeTime"),
+        concurrency=_concurrency(spec),
+        fairness_key=spec.get("fairnessKey", ""),
+        template=(spec.get("templateRef") or {}).get("name", ""),
+        args=None if "resolvedRun" in status or phase in TERMINAL else spec.get("args"),
+        resolved="resolvedRun" in status,
+        schedule=metadata.get("labels", {}).get(names.SCHEDULE_LABEL, ""),
     )
 
 
@@ -75,63 +98,101 @@ def spent(status: Mapping[str, Any]) -> Spent:
     )
 
 
-def requested_policy(spec: Object) -> Policy:
-    """Resolve the policy of a Task from its spec and the built-in defaults."""
-    retry, timeouts = spec.get("retry"), spec.get("timeouts")
-    if not retry and not timeouts:
-        return BUILT_IN
-    retry, timeouts = retry or {}, timeouts or {}
+def overrides(spec: Object) -> Overrides:
+    """Decode what a Task, a template or a queue says about a policy."""
+    retry, timeouts, ttl = spec.get("retry"), spec.get("timeouts"), spec.get("ttl")
+    dead_letter = spec.get("deadLetter")
+    if not (retry or timeouts or ttl or dead_letter):
+        return SAYS_NOTHING
+    retry, timeouts, ttl = retry or {}, timeouts or {}, ttl or {}
     backoff = retry.get("backoff") or {}
-    return _policy(
-        retry.get("limit", BUILT_IN.retry.limit),
-        retry.get("workerLossLimit", BUILT_IN.retry.worker_loss_limit),
-        retry.get("interruptionLimit", BUILT_IN.retry.interruption_limit),
-        Backoff(
-            initial_seconds=backoff.get("initialSeconds", BUILT_IN.retry.backoff.initial_seconds),
-            factor=backoff.get("factor", BUILT_IN.retry.backoff.factor),
-            max_seconds=backoff.get("maxSeconds", BUILT_IN.retry.backoff.max_seconds),
-            jitter=Jitter(backoff.get("jitter", BUILT_IN.retry.backoff.jitter)),
-        ),
-        _rules(retry),
-        Timeouts(
-            attempt_seconds=timeouts.get("attemptSeconds", BUILT_IN.timeouts.attempt_seconds),
-            grace_seconds=timeouts.get("graceSeconds", BUILT_IN.timeouts.grace_seconds),
-            pending_seconds=timeouts.get("pendingSeconds"),
-            total_seconds=timeouts.get("totalSeconds"),
-            stall_seconds=timeouts.get("stallSeconds"),
-        ),
+    return _shared(
+        limit=retry.get("limit"),
+        worker_loss_limit=retry.get("workerLossLimit"),
+        interruption_limit=retry.get("interruptionLimit"),
+        initial_seconds=backoff.get("initialSeconds"),
+        factor=backoff.get("factor"),
+        max_seconds=backoff.get("maxSeconds"),
+        jitter=Jitter(backoff["jitter"]) if "jitter" in backoff else None,
+        rules=_rules(retry) if "rules" in retry else None,
+        attempt_seconds=timeouts.get("attemptSeconds"),
+        grace_seconds=timeouts.get("graceSeconds"),
+        pending_seconds=timeouts.get("pendingSeconds"),
+        total_seconds=timeouts.get("totalSeconds"),
+        stall_seconds=timeouts.get("stallSeconds"),
+        succeeded_seconds=ttl.get("succeededSeconds"),
+        failed_seconds=ttl.get("failedSeconds"),
+        dead_letter_seconds=(dead_letter or {}).get("ttlSeconds"),
     )
 
 
 @lru_cache(maxsize=4_096)
-def _policy(
-    limit: int,
-    worker_loss_limit: int,
-    interruption_limit: int,
-    backoff: Backoff,
-    rules: tuple[RetryRule, ...],
-    timeouts: Timeouts,
-) -> Policy:
-    """Build a policy; Tasks are many and policies few, so equal ones are shared."""
-    return Policy(RetryPolicy(limit, worker_loss_limit, interruption_limit, backoff, rules), timeouts)
+def _shared(**said: Any) -> Overrides:
+    """Build overrides; Tasks are many and policies few, so equal ones are shared."""
+    return Overrides(**said)
+
+
+def requirements(requires: Object | None) -> Requirements:
+    """Decode `spec.requires`."""
+    if not requires:
+        return ()
+    labels = sorted((requires.get("matchLabels") or {}).items())
+    expressions = requires.get("matchExpressions") or ()
+    return _shared_requirements(
+        tuple(labels),
+        tuple((each["key"], each["operator"], tuple(each.get("values") or ())) for each in expressions),
+    )
+
+
+@lru_cache(maxsize=4_096)
+def _shared_requirements(
+    labels: tuple[tuple[str, str], ...], expressions: tuple[tuple[str, str, tuple[str, ...]], ...]
+) -> Requirements:
+    """Build requirements in an order of their own, so that those which ask for the same are equal."""
+    demanded = {Requirement(key, Operator.IN, (value,)) for key, value in labels}
+    demanded |= {Requirement(key, Operator(operator), tuple(sorted(values))) for key, operator, values in expressions}
+    return tuple(sorted(demanded))
+
+
+def _dependencies(spec: Object) -> tuple[Dependency, ...]:
+    return tuple(
+        Dependency(each["name"], DependencyCondition(each.get("condition", DependencyCondition.SUCCEEDED)))
+        for each in spec.get("dependsOn") or ()
+    )
+
+
+def _concurrency(spec: Object) -> Concurrency | None:
+    asked = spec.get("concurrency")
+    if not asked:
+        return None
+    return Concurrency(asked["key"], asked.get("limit", 1), OnConflict(asked.get("onConflict", OnConflict.QUEUE)))
+
+
+def _slots(spec: Object, assignment: Object | None, phase: Phase) -> int:
+    asked: int = (spec.get("resources") or {}).get("slots", 1)
+    held: int = (assignment or {}).get("slots", asked)
+    return held if phase in ASSIGNED_PHASES else asked
 
 
 def assigned_policy(assignment: Object) -> Policy:
     """Decode `status.assignment.policy`."""
     policy = assignment["policy"]
     backoff = policy["backoff"]
-    return _policy(
-        policy["retryLimit"],
-        policy["workerLossLimit"],
-        policy["interruptionLimit"],
-        Backoff(backoff["initialSeconds"], backoff["factor"], backoff["maxSeconds"], Jitter(backoff["jitter"])),
-        _rules(policy),
-        Timeouts(
+    return resolve(
+        _shared(
+            limit=policy["retryLimit"],
+            worker_loss_limit=policy["workerLossLimit"],
+            interruption_limit=policy["interruptionLimit"],
+            initial_seconds=backoff["initialSeconds"],
+            factor=backoff["factor"],
+            max_seconds=backoff["maxSeconds"],
+            jitter=Jitter(backoff["jitter"]),
+            rules=_rules(policy),
             attempt_seconds=policy["attemptSeconds"],
             grace_seconds=policy["graceSeconds"],
             total_seconds=policy.get("totalSeconds"),
             stall_seconds=policy.get("stallSeconds"),
-        ),
+        )
     )
 
 
@@ -210,7 +271,20 @@ def worker(lease: Object) -> Worker:
         node=annotations.get(names.NODE_ANNOTATION, ""),
         slots=slots,
         schedulable=annotations.get(names.STATE_ANNOTATION) == names.READY_STATE and holder == metadata["name"],
+        labels=_labels(annotations.get(names.LABELS_ANNOTATION, "")),
+        queues=_queues(annotations.get(names.QUEUES_ANNOTATION, "")),
     )
+
+
+@lru_cache(maxsize=1_024)
+def _labels(text: str) -> Mapping[str, str]:
+    """Decode a worker's labels; workers of a pool have the same, so they share them."""
+    return {str(key): str(value) for key, value in orjson.loads(text).items()} if text else {}
+
+
+@lru_cache(maxsize=1_024)
+def _queues(text: str) -> frozenset[str]:
+    return frozenset(map(str, orjson.loads(text))) if text else frozenset()
 
 
 def _holder(assignment: Object) -> Holder:

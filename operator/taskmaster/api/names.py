@@ -24,6 +24,13 @@ INCARNATION_ANNOTATION: Final = f"{GROUP}/incarnation"
 POD_UID_ANNOTATION: Final = f"{GROUP}/pod-uid"
 NODE_ANNOTATION: Final = f"{GROUP}/node"
 STATE_ANNOTATION: Final = f"{GROUP}/state"
+LABELS_ANNOTATION: Final = f"{GROUP}/labels"
+"""The worker's labels as a JSON object: what `spec.requires` of Tasks is compared with."""
+QUEUES_ANNOTATION: Final = f"{GROUP}/queues"
+"""The queues that the worker serves as a JSON list; empty or absent: all."""
+
+SCHEDULE_LABEL: Final = f"{GROUP}/schedule"
+"""On Tasks: the TaskSchedule they belong to."""
 
 # Written by people.
 DRAIN_REQUEST_ANNOTATION: Final = f"{GROUP}/drain-request"
@@ -33,7 +40,7 @@ TEMPLATE_HASH_ANNOTATION: Final = f"{GROUP}/template-hash"
 
 SCHEMA_REVISION_ANNOTATION: Final = f"{GROUP}/schema-revision"
 """On a CRD: the revision of its schema; an operator refuses to work with an older one than its own."""
-SCHEMA_REVISION: Final = 2
+SCHEMA_REVISION: Final = 3
 
 WORKER_SERVICE_ACCOUNT: Final = "taskmaster-worker"
 AGENT_CONTAINER: Final = "agent"

@@ -9,6 +9,7 @@ Task) is counted even beyond that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from taskmaster.core.heap import KeyedHeap
@@ -27,6 +28,10 @@ class Worker:
     slots: int
     schedulable: bool
     """False while it drains, its runner is away, its pod is leaving, or its Lease is in doubt."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What `spec.requires` of Tasks is compared with."""
+    queues: frozenset[str] = frozenset()
+    """The queues that it serves; empty: all."""
 
 
 @dataclass(slots=True)

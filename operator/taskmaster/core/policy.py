@@ -1,24 +1,17 @@
 """What a Task is allowed: timeouts, retry budgets and backoff, as resolved at assignment.
 
-The coordinator resolves a policy from the Task and the built-in defaults below and pins it in
-`status.assignment.policy`; the agent reads only that. So both decide alike, whatever their versions' defaults are.
+The coordinator resolves a policy from the Task, its template, its queue and the built-in defaults below, field by field
+in this order, and pins it in `status.assignment.policy`; the agent reads only that. So both decide alike, whatever
+their versions' defaults are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Final
-
-TTL_SUCCEEDED_SECONDS: Final = 3_600
-"""How long a succeeded Task is kept when it does not say, in seconds."""
-
-TTL_FAILED_SECONDS: Final = 86_400
-"""How long a Task that ended otherwise is kept when it does not say, in seconds."""
-
-
-TTL_DEAD_LETTER_SECONDS: Final = 604_800
-"""How long a dead letter is kept when it does not say, in seconds: somebody should get to see it."""
+from functools import lru_cache
+from typing import Any, Final
 
 
 class Jitter(StrEnum):
@@ -91,12 +84,66 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Ttl:
+    """How long a finished Task is kept, in seconds."""
+
+    succeeded_seconds: int = 3_600
+    failed_seconds: int = 86_400
+    """When it ended otherwise."""
+    dead_letter_seconds: int = 604_800
+    """Longer: somebody should get to see it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything the worker needs to judge an attempt without asking anyone."""
+    """Everything that is needed to judge an attempt, and a finished Task, without asking anyone."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    ttl: Ttl = field(default_factory=Ttl)
 
 
 BUILT_IN: Final = Policy()
 """The policy of a Task that says nothing. This is the one table of defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What one place (a Task, a template, a queue) says about a policy: only what it names, the rest is None."""
+
+    limit: int | None = None
+    worker_loss_limit: int | None = None
+    interruption_limit: int | None = None
+    initial_seconds: int | None = None
+    factor: int | None = None
+    max_seconds: int | None = None
+    jitter: Jitter | None = None
+    rules: tuple[RetryRule, ...] | None = None
+    attempt_seconds: int | None = None
+    grace_seconds: int | None = None
+    pending_seconds: int | None = None
+    total_seconds: int | None = None
+    stall_seconds: int | None = None
+    succeeded_seconds: int | None = None
+    failed_seconds: int | None = None
+    dead_letter_seconds: int | None = None
+
+
+SAYS_NOTHING: Final = Overrides()
+
+
+@lru_cache(maxsize=4_096)
+def resolve(*places: Overrides) -> Policy:
+    """Return the policy that follows from several places, the most specific first.
+
+    Tasks are many and policies few, so equal ones are shared.
+    """
+    said: dict[str, Any] = {}
+    for place in reversed(places):
+        said |= {each.name: value for each in fields(place) if (value := getattr(place, each.name)) is not None}
+    backoff = _built(Backoff, said)
+    return Policy(_built(RetryPolicy, {**said, "backoff": backoff}), _built(Timeouts, said), _built(Ttl, said))
+
+
+def _built(kind: type[Any], said: Mapping[str, Any]) -> Any:
+    return kind(**{each.name: said[each.name] for each in fields(kind) if each.name in said})

@@ -11,14 +11,42 @@ from enum import StrEnum
 class PendingReason(StrEnum):
     """Why a Task waits, the most fundamental first."""
 
+    QUEUE_NOT_FOUND = "QueueNotFound"
+    """`spec.queue` names a TaskQueue that does not exist; the Task goes on as soon as it does."""
+
+    TEMPLATE_NOT_FOUND = "TemplateNotFound"
+    """`spec.templateRef` names a TaskTemplate that does not exist; the Task goes on as soon as it does."""
+
+    INVALID_SPEC = "InvalidSpec"
+    """What the Task asks for cannot be run as it stands: its args do not fit the schema of its template."""
+
+    DEPENDENCY_CYCLE = "DependencyCycle"
+    """The Task depends on itself, through the Tasks that the message names."""
+
     SUSPENDED = "Suspended"
     """`spec.suspend` holds the Task; it goes on when that is false again."""
 
-    QUEUE_NOT_FOUND = "QueueNotFound"
-    """`spec.queue` names a queue that does not exist; the Task runs as soon as it names one that does."""
+    QUEUE_PAUSED = "QueuePaused"
+    """The queue starts nothing: its `spec.paused` or `spec.drain` is true."""
+
+    WAITING_FOR_START_TIME = "WaitingForStartTime"
+    """It is not yet `spec.notBeforeTime`."""
+
+    WAITING_FOR_DEPENDENCY = "WaitingForDependency"
+    """A Task of `spec.dependsOn` has not finished, or does not exist yet."""
+
+    CONCURRENCY_LIMIT = "ConcurrencyLimit"
+    """As many Tasks with the same `spec.concurrency.key` hold a worker as may."""
+
+    RATE_LIMITED = "RateLimited"
+    """The queue has started as many attempts as its `spec.rateLimit` allows for now."""
+
+    QUEUE_LIMIT = "QueueLimit"
+    """The queue runs `spec.maxRunning` Tasks, or has `spec.maxPending` waiting before this one."""
 
     NO_MATCHING_WORKER = "NoMatchingWorker"
-    """No worker of the namespace is ready: there is no WorkerPool, or none of its pods is up and taking Tasks."""
+    """No worker of the namespace is ready that could ever take the Task: none is there, none has the labels of
+    `spec.requires`, serves its queue, or has as many slots."""
 
     NO_FREE_SLOT = "NoFreeSlot"
     """Workers are there, but all their slots are taken by Tasks that come first."""
@@ -83,6 +111,15 @@ class EndReason(StrEnum):
 
     EXPIRED = "Expired"
     """The Task waited longer than `timeouts.pendingSeconds`."""
+
+    DEPENDENCY_FAILED = "DependencyFailed"
+    """A Task of `spec.dependsOn` ended in another way than asked for, so this one makes no sense any more."""
+
+    REJECTED = "Rejected"
+    """There was no room: its `spec.concurrency` says Reject, or its queue is full and says so."""
+
+    REPLACED = "Replaced"
+    """Another Task took its place: a newer one with the same concurrency key, or the next run of its schedule."""
 
     RULE_MATCHED = "RuleMatched"
     """A rule of `retry.rules` with the action Fail matched; the message begins with its name."""

@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from taskmaster.core.phase import ASSIGNED_PHASES, TERMINAL, Phase
-from taskmaster.core.policy import TTL_DEAD_LETTER_SECONDS, TTL_FAILED_SECONDS, TTL_SUCCEEDED_SECONDS, Policy
+from taskmaster.core.policy import Overrides, Policy
+from taskmaster.core.requirements import Requirements
 from taskmaster.core.retry import DEATHS_TO_RUN_ALONE, Outcome, Spent
 
 Instant = NewType("Instant", float)
@@ -31,6 +32,47 @@ class StopReason(StrEnum):
     """Its queue is being emptied: the attempt is given back."""
     TIMED_OUT = "TimedOut"
     """It has run for much longer than it may, and its worker has not noticed."""
+
+
+class DependencyCondition(StrEnum):
+    """How another Task has to end before one that depends on it may start."""
+
+    SUCCEEDED = "Succeeded"
+    """It has Succeeded."""
+    FAILED = "Failed"
+    """It has Failed."""
+    FINISHED = "Finished"
+    """It has ended in any way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One entry of `spec.dependsOn`."""
+
+    name: str
+    condition: DependencyCondition = DependencyCondition.SUCCEEDED
+
+
+class OnConflict(StrEnum):
+    """What happens when a Task would exceed the limit of its concurrency key."""
+
+    QUEUE = "Queue"
+    """It waits."""
+    REJECT = "Reject"
+    """It is Skipped with the reason Rejected."""
+    CANCEL_RUNNING = "CancelRunning"
+    """Older Tasks of the key end as Cancelled with the reason Replaced, waiting ones first, then running ones."""
+    REPLACE_PENDING = "ReplacePending"
+    """Older Tasks of the key that wait end as Cancelled with the reason Replaced; running ones go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """A bound on how many Tasks with the same key hold a worker at a time, within a namespace."""
+
+    key: str
+    limit: int = 1
+    on_conflict: OnConflict = OnConflict.QUEUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +118,29 @@ class Task:
     stop_requested: bool
     dead_lettered: bool
     ttl_seconds: int | None
+    overrides: Overrides
+    """What the Task itself says about its policy."""
     policy: Policy
+    """The policy as resolved: while a worker holds the Task, the one that was pinned."""
     spent: Spent
     attempts: tuple[Mapping[str, Any], ...]
     """The records of past attempts as they stand in status, kept only while another one may be appended."""
+    slots: int = 1
+    """How many slots of its worker an attempt takes."""
+    requires: Requirements = ()
+    depends_on: tuple[Dependency, ...] = ()
+    start_after: Instant | None = None
+    """`spec.notBeforeTime`: when the first attempt may start."""
+    concurrency: Concurrency | None = None
+    fairness_key: str = ""
+    template: str = ""
+    """The TaskTemplate that it is made of, if it is."""
+    args: Mapping[str, Any] | None = None
+    """The arguments for the template, kept only until they are resolved."""
+    resolved: bool = False
+    """Whether `status.resolvedRun` says what the template and the arguments came to."""
+    schedule: str = ""
+    """The TaskSchedule that it belongs to, if it does."""
 
     @property
     def finished(self) -> bool:
@@ -96,11 +157,11 @@ class Task:
         """When the finished Task may be deleted; None while it is not finished."""
         if self.completed is None or not self.finished:
             return None
-        ttl = self.ttl_seconds
+        ttl, defaults = self.ttl_seconds, self.policy.ttl
         if ttl is None and self.dead_lettered:
-            ttl = TTL_DEAD_LETTER_SECONDS
+            ttl = defaults.dead_letter_seconds
         elif ttl is None:
-            ttl = TTL_SUCCEEDED_SECONDS if self.phase is Phase.SUCCEEDED else TTL_FAILED_SECONDS
+            ttl = defaults.succeeded_seconds if self.phase is Phase.SUCCEEDED else defaults.failed_seconds
         return Instant(self.completed + ttl)
 
     @property
@@ -111,8 +172,20 @@ class Task:
         waiting, total = self.policy.timeouts.pending_seconds, self.deadline
         if waiting is None:
             return total
-        waited_out = Instant(max(self.queued, self.not_before or self.queued) + waiting)
+        waited_out = Instant(max(self.queued, self.due or self.queued) + waiting)
         return waited_out if total is None else min(waited_out, total)
+
+    @property
+    def due(self) -> Instant | None:
+        """The time before which no attempt starts: the later of what the spec asks for and a backoff."""
+        times = [time for time in (self.start_after, self.not_before) if time is not None]
+        return max(times, default=None)
+
+    @property
+    def since(self) -> Instant:
+        """Since when it counts among the waiting: an attempt that ends badly does not cost a Task its place."""
+        begun = self.created if self.run_number == 1 else self.queued
+        return begun if self.start_after is None else max(begun, self.start_after)
 
     def seconds_left(self, now: Instant) -> float | None:
         """Return what is left of `timeouts.total_seconds`; None if nothing bounds the run."""
