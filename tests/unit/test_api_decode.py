@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from tests.builders import EPOCH, NAMESPACE, assignment, lease_object, task_object
 
 from taskmaster.api import decode, names
-from taskmaster.api.models.task import ResolvedPolicy, TaskSpec
+from taskmaster.api.models.policy import ResolvedPolicy
+from taskmaster.api.models.task import TaskSpec
 from taskmaster.api.times import to_wire
 from taskmaster.core.phase import Phase
 from taskmaster.core.policy import (

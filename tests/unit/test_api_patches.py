@@ -11,7 +11,7 @@ from tests.builders import EPOCH, assignment, held_task, task, task_object, work
 from tests.sim.json_patch import apply_json_patch
 
 from taskmaster.api import decode, patches
-from taskmaster.api.models.task import TaskStatus
+from taskmaster.api.models.taskstatus import TaskStatus
 from taskmaster.api.times import to_wire
 from taskmaster.core.phase import TERMINAL, IllegalMove, Phase
 from taskmaster.core.reason import EndReason, PendingReason

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from taskmaster.api.models.task import TaskSpec, TaskStatus
+from taskmaster.api.models.task import TaskSpec
+from taskmaster.api.models.taskstatus import TaskStatus
 from taskmaster.api.models.workerpool import WorkerPoolSpec, WorkerPoolStatus
 from taskmaster.api.names import GROUP, SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION, VERSION
 from taskmaster.api.rules import (

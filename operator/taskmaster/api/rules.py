@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from taskmaster.api.models.task import RetryRuleSpec, Run, TaskSpec, TaskStatus, ValueSource
+from taskmaster.api.models.policy import RetryRuleSpec
+from taskmaster.api.models.run import Run, ValueSource
+from taskmaster.api.models.task import TaskSpec
+from taskmaster.api.models.taskstatus import TaskStatus
 from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
 
 Rule = dict[str, Any]

@@ -25,6 +25,14 @@ Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-ti
 
 Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
 
+Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
+"""A duration of at most a year."""
+
+PositiveSeconds = Annotated[int, Field(ge=1, le=31_536_000)]
+
+HTTPStatus = Annotated[int, Field(ge=100, le=599)]
+ExitCode = Annotated[int, Field(ge=-2_147_483_648, le=2_147_483_647)]
+
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 """Any JSON object. A schema cannot bound it: its size is enforced by those who write it and by the API server."""
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from taskmaster.api.models.base import Conditions, Count, EnvVars, FreeForm, Model, Name, list_by
+from taskmaster.api.models.base import Conditions, Count, EnvVars, FreeForm, Label, Model, Name, list_by
+from taskmaster.api.models.placement import Labels
 
 Path = Annotated[str, Field(min_length=1, max_length=4_096)]
 Quantity = Annotated[str, Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True})]
@@ -164,6 +165,12 @@ class WorkerPoolSpec(Model):
     """How many worker pods to run. `kubectl scale workerpool NAME --replicas=N` sets it."""
     slots: Annotated[int, Field(ge=1, le=1_000)] = 4
     """How many Tasks each worker runs at the same time."""
+    queues: (
+        Annotated[list[Label], Field(max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})] | None
+    ) = None
+    """The queues whose Tasks the workers take. Default: all."""
+    labels: Labels | None = None
+    """Labels of the workers, for `spec.requires` of Tasks; `pool`, the name of the pool, is always one of them."""
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
     """How long a leaving worker lets its Tasks run on before it stops them and hands them over, in seconds."""
     preload: (
