@@ -16,6 +16,7 @@ from taskmaster.api.models.placement import Labels
 Path = Annotated[str, Field(min_length=1, max_length=4_096)]
 Quantity = Annotated[str, Field(max_length=64, json_schema_extra={"x-kubernetes-int-or-string": True})]
 Names = Annotated[list[Name], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})]
+QueueNames = Annotated[list[Label], Field(max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})]
 Strings = Annotated[dict[str, Annotated[str, Field(max_length=1_024)]], Field(max_length=64)]
 
 
@@ -165,9 +166,7 @@ class WorkerPoolSpec(Model):
     """How many worker pods to run. `kubectl scale workerpool NAME --replicas=N` sets it."""
     slots: Annotated[int, Field(ge=1, le=1_000)] = 4
     """How many Tasks each worker runs at the same time."""
-    queues: (
-        Annotated[list[Label], Field(max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})] | None
-    ) = None
+    queues: QueueNames | None = None
     """The queues whose Tasks the workers take. Default: all."""
     labels: Labels | None = None
     """Labels of the workers, for `spec.requires` of Tasks; `pool`, the name of the pool, is always one of them."""
