@@ -43,7 +43,7 @@ ASKED = [
         {},
         StopReason.CANCELLED,
         "Cancelled",
-        ("Cancelled", "Cancelled", "another Task took its place"),
+        ("Cancelled", "Replaced", "another Task took its place"),
         id="request Cancelled",
     ),
     pytest.param(

@@ -184,7 +184,7 @@ def coordinator_metrics() -> Rows:
 
 def agent_metrics() -> Rows:
     counted = AgentMetrics(clock=lambda: 0.0)
-    counted.show_slots(1, lambda: 0)
+    counted.show_slots(1, running=lambda: 0, taken=lambda: 0)
     return metrics_of(counted.registry)
 
 

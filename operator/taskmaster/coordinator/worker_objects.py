@@ -249,6 +249,8 @@ def _agent(pool: str, spec: WorkerPoolSpec, settings: Settings) -> Object:
     values = {
         "TASKMASTER_POOL": pool,
         "TASKMASTER_SLOTS": spec.slots,
+        "TASKMASTER_LABELS": _json(spec.labels or {}),
+        "TASKMASTER_QUEUES": _json(sorted(spec.queues or ())),
         "TASKMASTER_RUNNER_SOCKET": SOCKET,
         "TASKMASTER_RUNNER_UID": RUNNER_UID,
         "TASKMASTER_LEASE_SECONDS": settings.worker_lease_seconds,
@@ -325,6 +327,11 @@ def _runner(spec: WorkerPoolSpec, given: Object, settings: Settings) -> Object:
             *given.get("volumeMounts", []),
         ],
     }
+
+
+def _json(value: Object | list[str]) -> str:
+    """The same text for the same value, so that workers are not replaced for the order of its words."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _token() -> Object:

@@ -5,13 +5,14 @@ Data flows one way round::
                                         ┌──▶ HTTPCalls ──▶ anywhere (run.http)
     API server ──watch──▶ Attempts ──start, stop──▶ RunnerLink ──socket──▶ runner
          ▲  │               │   ▲                        │
-         │  └─▶ Sources ────┼───┤                        │
+         │  └─▶ Sources,    │   │                        │
+         │      Parents ────┼───┤                        │
          └── StatusWriter ◀─┘   └── started, progress, checkpoint, stalled, exit ──┘
          └── WorkerLease  (sign of life; only while watch, runner and writes are well)
 
 Invariants:
 
-* the same (uid, attempt) is never started twice, and never more processes and requests run than the worker has slots;
+* the same (uid, attempt) is never started twice, and what runs never takes more slots than the worker has;
 * what an attempt left behind is written until the API server has answered, however long that takes; what it said while
   it ran (`saves`) is written before its end or together with it, never after it;
 * a checkpoint is acknowledged only when the API server has it;

@@ -7,10 +7,11 @@
                            └──────▶ Over      └─┘ stop: SIGTERM, then SIGKILL after the grace
 
 What executes it is the runner or, for a request, the agent itself. Preparing is reading the values that it takes from
-Secrets and ConfigMaps; it holds a slot and the timers run. A stop before Running ends the attempt at once.
+Secrets and ConfigMaps, and the results of the Tasks that it depends on; it holds its slots and the timers run. A stop
+before Running ends the attempt at once.
 
 Nothing here waits or writes: what follows from a transition is told to the owner, at once. An abandoned attempt has
-been taken from this worker; how it ends interests nobody, but its process holds its slot until it is gone.
+been taken from this worker; how it ends interests nobody, but its process holds its slots until it is gone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from taskmaster.core.task import Instant
 from taskmaster_worker.agent import stops
 from taskmaster_worker.agent.assigned import Assigned
 from taskmaster_worker.agent.ending import judge, unseen
+from taskmaster_worker.agent.parents import Results
 from taskmaster_worker.agent.saves import Saves, SavesOwner
 from taskmaster_worker.agent.sources import Values
 from taskmaster_worker.agent.stops import Stop
@@ -63,7 +65,7 @@ class Owner(SavesOwner, Protocol):
     """Who is told what an attempt does."""
 
     def prepare(self, attempt: Attempt) -> asyncio.Task[None]:
-        """Read the values that it needs, then start or refuse it."""
+        """Read what it needs, then start or refuse it."""
 
     def on_stop(self, stop: Stop) -> None:
         """An attempt is told to stop."""
@@ -73,14 +75,22 @@ class Owner(SavesOwner, Protocol):
 
 
 class Attempt:
-    """See the module. `deadline` is the end of `timeouts.totalSeconds`."""
+    """See the module. `deadline` is the end of `timeouts.totalSeconds`; `slots` is how many it takes."""
 
     def __init__(
-        self, task: Assigned, policy: Policy, owner: Owner, executor: Executor, *, deadline: Instant | None
+        self,
+        task: Assigned,
+        policy: Policy,
+        owner: Owner,
+        executor: Executor,
+        *,
+        slots: int = 1,
+        deadline: Instant | None,
     ) -> None:
         self.task = task
         self.policy = policy
         self.executor = executor
+        self.slots = slots
         self.deadline = deadline
         self.state = State.WAITING
         self.abandoned = False
@@ -103,7 +113,7 @@ class Attempt:
         """Start it, or what has to be done before.
 
         Raises:
-            FrameError, KeyError: the Task makes no start frame; the attempt has not begun.
+            FrameError, KeyError, TypeError, ValueError: the Task makes no start frame; the attempt has not begun.
         """
         self._expect(State.WAITING)
         timeouts = self.policy.timeouts
@@ -115,20 +125,21 @@ class Attempt:
                 return
         self.state = State.PREPARING
         self._timers.append(self._loop.call_later(seconds, self._stop_for, stop))
-        if self.task.references():
+        if self.task.references() or self.task.parents():
             self._preparation = self._owner.prepare(self)
         else:
-            self.start({})
+            self.start({}, {})
 
-    def start(self, values: Values) -> None:
-        """Start it, with the values that it needs.
+    def start(self, values: Values, results: Results) -> None:
+        """Start it, with what it needs: values, and the results of the Tasks that it depends on.
 
         Raises:
-            FrameError, KeyError: the Task makes no start frame; the attempt has not begun.
+            FrameError, KeyError, TypeError, ValueError: the Task makes no start frame; the attempt has not begun.
         """
         self._expect(State.PREPARING)
         self._preparation = None
-        self.executor.start(self.task.start_frame(values, stall_seconds=self.policy.timeouts.stall_seconds))
+        stall_seconds = self.policy.timeouts.stall_seconds
+        self.executor.start(self.task.start_frame(values, results, stall_seconds=stall_seconds))
         self.state = State.RUNNING
 
     def started(self, started: Instant) -> None:

@@ -2,8 +2,8 @@
 
 From the watch comes what is assigned; `_reconcile` answers each Task with one of: it is known (and may ask for a stop,
 by `spec.cancel`, `spec.suspend` or `status.stopRequest`), it is not ours, it is refused because it asks for that or the
-worker is full, or it waits. A waiting attempt begins as soon as a slot is free *and* no earlier attempt of the same
-Task still has a process: one that was taken from us holds its slot through its grace.
+worker is full, or it waits. A waiting attempt begins as soon as its slots are free *and* no earlier attempt of the same
+Task still has a process: one that was taken from us holds its slots through its grace.
 
 While the worker does not take Tasks (draining, or without its runner) assignments that were on their way still arrive.
 They are given back, but only once the Lease says so: until then the coordinator might return them in the same instant.
@@ -30,9 +30,11 @@ from taskmaster_worker.agent.attempt import Attempt, Executor, State
 from taskmaster_worker.agent.ending import natural
 from taskmaster_worker.agent.identity import Life
 from taskmaster_worker.agent.jobs import Jobs
+from taskmaster_worker.agent.parents import Parents
+from taskmaster_worker.agent.reader import UnresolvedError
 from taskmaster_worker.agent.roster import Roster
 from taskmaster_worker.agent.runner_link import Runner
-from taskmaster_worker.agent.sources import Sources, UnresolvedError
+from taskmaster_worker.agent.sources import Sources
 from taskmaster_worker.agent.stops import Stop
 from taskmaster_worker.agent.writer import Settled, StatusWriter
 from taskmaster_worker.runner.frames import FrameError
@@ -65,6 +67,7 @@ class Attempts:
         runner: Runner,
         requests: Executor,
         sources: Sources,
+        parents: Parents,
         writer: StatusWriter,
         advertised: Callable[[], bool],
         observer: AttemptObserver,
@@ -79,6 +82,7 @@ class Attempts:
         self._runner = runner
         self._requests = requests
         self._sources = sources
+        self._parents = parents
         self._writer = writer
         self._advertised = advertised
         self._observer = observer
@@ -87,8 +91,13 @@ class Attempts:
 
     @property
     def running(self) -> int:
-        """How many slots are taken."""
+        """How many attempts have begun and are not over."""
         return len(self._roster.begun)
+
+    @property
+    def slots_taken(self) -> int:
+        """How many slots they take."""
+        return self._roster.taken
 
     @property
     def empty(self) -> asyncio.Event:
@@ -126,17 +135,17 @@ class Attempts:
             return
         if known is not None:
             self._abandon(known)
-        full = self._roster.full
         executor = self._requests if task.is_request else self._runner
         try:
-            attempt = Attempt(task, task.policy(), self, executor, deadline=task.deadline())
+            attempt = Attempt(task, task.policy(), self, executor, slots=task.slots, deadline=task.deadline())
         except (KeyError, TypeError, ValueError) as error:
             self._roster.add(attempt := Attempt(task, BUILT_IN, self, executor, deadline=None))
             self._cannot_start(attempt, error)
             return
+        refusal = asked or self._roster.objection(attempt)
         self._roster.add(attempt)
-        if asked is not None or full:
-            attempt.refuse(asked or stops.FULL)
+        if refusal is not None:
+            attempt.refuse(refusal)
 
     # ---- what runner and requests say
 
@@ -219,7 +228,7 @@ class Attempts:
         return self._jobs.spawn(work)
 
     def prepare(self, attempt: Attempt) -> asyncio.Task[None]:
-        """Read the values that an attempt needs, then start or refuse it."""
+        """Read what an attempt needs, then start or refuse it."""
         return self.spawn(self._prepare(attempt))
 
     def on_stop(self, stop: Stop) -> None:
@@ -239,7 +248,7 @@ class Attempts:
         self._abandon(self._roster.known[task.id])
 
     def on_over(self, attempt: Attempt, ended: Ended | None) -> None:
-        """Free the slot, and write the end."""
+        """Free the slots, and write the end."""
         self._roster.release(attempt)
         saved = attempt.saves.close()
         if ended is None:
@@ -252,8 +261,10 @@ class Attempts:
     # ---- inside
 
     async def _prepare(self, attempt: Attempt) -> None:
+        task = attempt.task
         try:
-            values = await self._sources.read(attempt.task.references())
+            results = await self._parents.read(task.parents())
+            values = await self._sources.read(task.references())
         except UnresolvedError as error:
             attempt.refuse(Stop(Outcome.FAILED, error.reason, str(error)), final=error.final)
             return
@@ -261,7 +272,7 @@ class Attempts:
             attempt.refuse(stops.RUNNER_AWAY)
             return
         try:
-            attempt.start(values)
+            attempt.start(values, results)
         except (FrameError, KeyError, TypeError, ValueError) as error:
             self._cannot_start(attempt, error)
 

@@ -7,8 +7,11 @@ incarnation, and only the incarnation that an attempt was assigned to may run it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
+
+import orjson
 
 from taskmaster.core.task import Holder
 
@@ -40,6 +43,10 @@ class Settings:
     """Secrets that Tasks of the pool may use."""
     config_map_names: frozenset[str] = frozenset()
     """ConfigMaps that Tasks of the pool may use."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the pool says about its workers: `spec.requires` of Tasks is compared with it, and with the pool's name."""
+    queues: frozenset[str] = frozenset()
+    """The queues that the pool serves; empty: all."""
 
 
 class Life:
@@ -88,6 +95,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         log_level=environ.get("TASKMASTER_LOG_LEVEL", "INFO").upper(),
         secret_names=_names(environ, "TASKMASTER_SECRET_NAMES"),
         config_map_names=_names(environ, "TASKMASTER_CONFIG_MAP_NAMES"),
+        labels=_labels(environ, "TASKMASTER_LABELS"),
+        queues=_queues(environ, "TASKMASTER_QUEUES"),
     )
     if settings.renew_seconds * 2 > settings.lease_seconds:
         raise BadSetting(
@@ -108,6 +117,28 @@ def _required(environ: Mapping[str, str], name: str) -> str:
 
 def _names(environ: Mapping[str, str], name: str) -> frozenset[str]:
     return frozenset(word.strip() for word in environ.get(name, "").split(",") if word.strip())
+
+
+def _labels(environ: Mapping[str, str], name: str) -> Mapping[str, str]:
+    given = _json(environ, name, "{}")
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise BadSetting(f'{name} must be a JSON object of strings, such as {{"gpu": "true"}}, not {environ[name]!r}')
+    return given
+
+
+def _queues(environ: Mapping[str, str], name: str) -> frozenset[str]:
+    given = _json(environ, name, "[]")
+    if not isinstance(given, list) or not all(isinstance(queue, str) and queue for queue in given):
+        raise BadSetting(f'{name} must be a JSON list of names, such as ["media"], not {environ[name]!r}')
+    return frozenset(given)
+
+
+def _json(environ: Mapping[str, str], name: str, default: str) -> Any:
+    text = environ.get(name) or default
+    try:
+        return orjson.loads(text)
+    except ValueError as error:
+        raise BadSetting(f"{name} must be JSON, not {text!r}: {error}") from error
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, minimum: int = 1) -> int:

@@ -64,11 +64,14 @@ class AgentMetrics:
             collector(registry=self.registry)
         self._children: dict[tuple[Counter, tuple[object, ...]], Counter] = {}
 
-    def show_slots(self, slots: int, running: Callable[[], int]) -> None:
-        """Show how many slots there are, and how many are taken."""
-        Gauge("taskmaster_worker_slots", "How many attempts may run at once.", registry=self.registry).set(slots)
-        gauge = Gauge("taskmaster_worker_attempts_running", "Attempts with a process.", registry=self.registry)
-        gauge.set_function(running)
+    def show_slots(self, slots: int, *, running: Callable[[], int], taken: Callable[[], int]) -> None:
+        """Show how many slots there are, how many of them are taken, and by how many attempts."""
+        Gauge("taskmaster_worker_slots", "Slots that attempts may take.", registry=self.registry).set(slots)
+        for name, text, count in (
+            ("taskmaster_worker_slots_taken", "Slots that are taken by attempts with a process.", taken),
+            ("taskmaster_worker_attempts_running", "Attempts with a process.", running),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(count)
 
     def request(self, verb: str, resource_plural: str, code: int, seconds: float) -> None:
         """Count one request."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from taskmaster import __version__
 from taskmaster.api import names
@@ -11,6 +13,9 @@ from taskmaster.core.task import Holder
 from taskmaster_worker.agent.identity import Settings
 
 Object = dict[str, Any]
+
+POOL_NAME_LABEL: Final = "pool"
+"""What each worker has among its labels, besides those that its pool gives it: the name of the pool."""
 
 
 def claim(settings: Settings, holder: Holder, state: str, found: Object | None, *, now: float) -> Object:
@@ -31,6 +36,8 @@ def claim(settings: Settings, holder: Holder, state: str, found: Object | None, 
                 names.POD_UID_ANNOTATION: settings.pod_uid,
                 names.NODE_ANNOTATION: settings.node,
                 names.STATE_ANNOTATION: state,
+                names.LABELS_ANNOTATION: _json({**settings.labels, POOL_NAME_LABEL: settings.pool}),
+                names.QUEUES_ANNOTATION: _json(sorted(settings.queues)),
             },
             "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}
@@ -65,3 +72,7 @@ def is_claim(lease: Object, holder: Holder) -> bool:
 def state_of(lease: Object) -> str:
     """Return the state that the Lease publishes."""
     return str((lease["metadata"].get("annotations") or {}).get(names.STATE_ANNOTATION, ""))
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

@@ -1,17 +1,23 @@
-"""Which attempts this worker knows: those that wait, those that hold a slot, those whose end is still being written.
+"""Which attempts this worker knows: those that wait, those that hold slots, those whose end is still being written.
 
-An attempt holds a slot in the coordinator's eyes until its end is *written*, in ours until its process is gone. The
-latter is earlier, so an honest coordinator is never refused. From the moment it begins, while its values are still
+An attempt holds its slots in the coordinator's eyes until its end is *written*, in ours until its process is gone. The
+latter is earlier, so an honest coordinator is never refused. From the moment it begins, while what it needs is still
 being read, an attempt counts as having a process. So does one that was taken from us, through its grace; but it does
-not count for "full", since its slot has been given to another.
+not count for "full", since its slots have been given to others.
+
+What waits had room when it arrived, so all of it has room at once when the processes in their grace are gone. That is
+why a small attempt may begin before an older one that needs more slots: it keeps none from it for longer than that.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
+from taskmaster_worker.agent import stops
 from taskmaster_worker.agent.assigned import Assigned
 from taskmaster_worker.agent.attempt import Attempt
+from taskmaster_worker.agent.stops import Stop
 from taskmaster_worker.agent.tombstones import Tombstones
 
 
@@ -24,16 +30,23 @@ class Roster:
         self.newest: dict[str, Attempt] = {}
         self.waiting: dict[str, Attempt] = {}
         self.begun: dict[str, Attempt] = {}
-        """Those that hold a slot."""
+        """Those that hold slots."""
         self.empty = asyncio.Event()
         self.empty.set()
         self._slots = slots
         self._buried = Tombstones()
 
     @property
-    def full(self) -> bool:
-        """Whether an honest coordinator would assign nothing more."""
-        return len(self.waiting) + sum(not attempt.abandoned for attempt in self.begun.values()) >= self._slots
+    def taken(self) -> int:
+        """How many slots are held."""
+        return _slots(self.begun.values())
+
+    def objection(self, attempt: Attempt) -> Stop | None:
+        """Return why an honest coordinator would not have assigned an attempt that is not yet in; None if it would."""
+        if attempt.slots > self._slots:
+            return stops.too_many_slots(attempt.slots, self._slots)
+        promised = _slots(self.waiting.values()) + _slots(each for each in self.begun.values() if not each.abandoned)
+        return stops.FULL if promised + attempt.slots > self._slots else None
 
     def is_old(self, task: Assigned) -> bool:
         """Whether this attempt is over, or has been overtaken by another of its Task."""
@@ -48,19 +61,23 @@ class Roster:
         self.empty.clear()
 
     def beginnable(self) -> list[Attempt]:
-        """Return what waits, has a slot, and has no earlier attempt of its Task beside it; the oldest first."""
+        """Return what waits, has its slots, and has no earlier attempt of its Task beside it; the oldest first."""
         busy = {attempt.task.uid for attempt in self.begun.values()}
-        free = self._slots - len(self.begun)
-        ready = [attempt for attempt in self.waiting.values() if attempt.task.uid not in busy]
-        return ready[: max(free, 0)]
+        free = self._slots - self.taken
+        ready = []
+        for attempt in self.waiting.values():
+            if attempt.task.uid not in busy and attempt.slots <= free:
+                free -= attempt.slots
+                ready.append(attempt)
+        return ready
 
     def begin(self, attempt: Attempt) -> None:
-        """Give a waiting attempt a slot."""
+        """Give a waiting attempt its slots."""
         del self.waiting[attempt.task.id]
         self.begun[attempt.task.id] = attempt
 
     def release(self, attempt: Attempt) -> None:
-        """Take back the slot, or the place among those that wait."""
+        """Take back the slots, or the place among those that wait."""
         self.begun.pop(attempt.task.id, None)
         self.waiting.pop(attempt.task.id, None)
 
@@ -73,3 +90,7 @@ class Roster:
             del self.newest[task.uid]
         if not self.known:
             self.empty.set()
+
+
+def _slots(attempts: Iterable[Attempt]) -> int:
+    return sum(attempt.slots for attempt in attempts)

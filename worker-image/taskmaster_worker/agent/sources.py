@@ -6,26 +6,17 @@ else: nothing here puts one into a log or a message.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
-from typing import Any, Final
+from typing import Any
 
 from taskmaster.core.reason import EndReason
-from taskmaster.kube.api import Api
-from taskmaster.kube.backoff import Backoff
-from taskmaster.kube.errors import ApiError, Forbidden, NotFound
+from taskmaster.kube.errors import Forbidden
 from taskmaster.kube.resource import CONFIGMAPS, SECRETS, Object, Resource
 from taskmaster_worker.agent.identity import Settings
-
-logger = logging.getLogger(__name__)
-
-FIRST_PAUSE_SECONDS: Final = 0.2
-LONGEST_PAUSE_SECONDS: Final = 15.0
+from taskmaster_worker.agent.reader import Reader, UnresolvedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +38,14 @@ Values = Mapping[Reference, str | None]
 """What was read; None for what is optional and not there."""
 
 
-class UnresolvedError(Exception):
-    """A value cannot be had; the message says which, and never what."""
-
-    def __init__(self, reason: EndReason, message: str, *, final: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.final = final
-
-
-def references(spec: Mapping[str, Any]) -> list[Reference]:
+def references(run: Mapping[str, Any], env: Iterable[Mapping[str, Any]]) -> list[Reference]:
     """Return what a Task wants to have read: for its environment, and for the headers of its request.
 
     Raises:
         KeyError: a source is of a kind that this version does not know.
     """
-    headers = (spec["run"].get("http") or {}).get("headers")
-    named = [*(spec.get("env") or ()), *(headers or ())]
+    headers = (run.get("http") or {}).get("headers")
+    named = [*env, *(headers or ())]
     return [_reference(entry["valueFrom"]) for entry in named if entry.get("valueFrom")]
 
 
@@ -81,15 +63,13 @@ def filled(named: Iterable[Mapping[str, Any]], values: Values) -> list[dict[str,
 class Sources:
     """Reads what may be read."""
 
-    def __init__(self, api: Api, settings: Settings, *, random: Random) -> None:
-        self._api = api
-        self._namespace = settings.namespace
+    def __init__(self, reader: Reader, settings: Settings) -> None:
+        self._reader = reader
         self._pool = settings.pool
         self._listed = {
             SECRETS: (settings.secret_names, "secretNames"),
             CONFIGMAPS: (settings.config_map_names, "configMapNames"),
         }
-        self._random = random
 
     async def read(self, wanted: Sequence[Reference]) -> Values:
         """Return the values as they are now, however long the API server takes to answer.
@@ -108,22 +88,14 @@ class Sources:
         return {reference: _value(reference, objects[reference.place]) for reference in wanted}
 
     async def _object(self, reference: Reference) -> Object | None:
-        backoff = Backoff(initial=FIRST_PAUSE_SECONDS, factor=2.0, maximum=LONGEST_PAUSE_SECONDS, random=self._random)
-        while True:
-            try:
-                return await self._api.get(reference.resource, self._namespace, reference.name)
-            except NotFound:
-                return None
-            except Forbidden:
-                message = (
-                    f"the API server does not let this worker read {reference.place}, although WorkerPool {self._pool} "
-                    f"lists it: the Role taskmaster-worker-{self._pool} or its RoleBinding is missing"
-                )
-                raise UnresolvedError(EndReason.SECRET_FORBIDDEN, message) from None
-            except ApiError as error:
-                fields = {"object": reference.place, "status": error.status, "reason": error.reason}
-                logger.warning("value for a task cannot be read, trying again", extra=fields)
-                await asyncio.sleep(backoff.next(at_least=error.retry_after))
+        try:
+            return await self._reader.get(reference.resource, reference.name)
+        except Forbidden:
+            message = (
+                f"the API server does not let this worker read {reference.place}, although WorkerPool {self._pool} "
+                f"lists it: the Role taskmaster-worker-{self._pool} or its RoleBinding is missing"
+            )
+            raise UnresolvedError(EndReason.SECRET_FORBIDDEN, message) from None
 
 
 def _reference(source: Mapping[str, Any]) -> Reference:

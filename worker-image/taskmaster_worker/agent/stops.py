@@ -39,7 +39,7 @@ LEAVING: Final = Stop(Outcome.RELEASED, EndReason.INTERRUPTED, DRAIN.message)
 RUNNER_AWAY: Final = Stop(Outcome.RELEASED, EndReason.INTERRUPTED, "the worker's runner was not ready")
 
 REQUESTED: Final[Mapping[str, Stop]] = {
-    StopReason.CANCELLED: Stop(Outcome.CANCELLED, EndReason.CANCELLED, "another Task took its place"),
+    StopReason.CANCELLED: Stop(Outcome.CANCELLED, EndReason.REPLACED, "another Task took its place"),
     StopReason.DRAINED: Stop(Outcome.INTERRUPTED, EndReason.INTERRUPTED, "its queue is being emptied"),
     StopReason.TIMED_OUT: Stop(
         Outcome.FAILED, EndReason.TIMED_OUT, "the coordinator found that it runs for longer than it may"
@@ -56,6 +56,12 @@ def asked(task: Assigned) -> Stop | None:
     if requested is not None and requested.outcome is Outcome.CANCELLED:
         return requested
     return SUSPEND if task.spec.get("suspend") else requested
+
+
+def too_many_slots(wanted: int, there: int) -> Stop:
+    """The attempt takes more slots than the worker has, even if nothing else ran there."""
+    message = f"it takes {wanted} slots, and the worker has {there}"
+    return Stop(Outcome.RELEASED, EndReason.INTERRUPTED, message)
 
 
 def out_of_attempt_time(seconds: int) -> Stop:

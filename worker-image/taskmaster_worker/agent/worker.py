@@ -31,6 +31,8 @@ from taskmaster_worker.agent.http_calls import HTTPCalls
 from taskmaster_worker.agent.identity import Life, Settings
 from taskmaster_worker.agent.lease import WorkerLease
 from taskmaster_worker.agent.metrics import AgentMetrics
+from taskmaster_worker.agent.parents import Parents
+from taskmaster_worker.agent.reader import Reader
 from taskmaster_worker.agent.runner_link import Link
 from taskmaster_worker.agent.sources import Sources
 from taskmaster_worker.agent.writer import StatusWriter
@@ -80,12 +82,14 @@ class Worker:
         self._told: Set[str] = frozenset()
         self.writer = StatusWriter(api, observer=metrics, clock=clock, random=random)
         requests = HTTPCalls(now=lambda: Instant(wall_clock()))
+        reader = Reader(api, settings.namespace, random=random)
         self.attempts = requests.listener = Attempts(
             life=life,
             slots=settings.slots,
             runner=link,
             requests=requests,
-            sources=Sources(api, settings, random=random),
+            sources=Sources(reader, settings),
+            parents=Parents(reader),
             writer=self.writer,
             advertised=lambda: self.lease.published == names.READY_STATE,
             observer=metrics,
@@ -120,7 +124,9 @@ class Worker:
             {"lease": lambda: self.lease.trouble, "draining": self._drain_trouble},
             clock=clock,
         )
-        metrics.show_slots(settings.slots, lambda: self.attempts.running)
+        metrics.show_slots(
+            settings.slots, running=lambda: self.attempts.running, taken=lambda: self.attempts.slots_taken
+        )
         link.listener = self
 
     async def run(self) -> None:
