@@ -171,6 +171,35 @@ async def test_free_form_arguments_are_fixed_to_the_last_key(world: World) -> No
             await world.edit("it", run={"python": {"args": args}})
 
 
+async def test_the_arguments_of_a_template_are_as_fixed_and_the_rest_can_be_edited(world: World) -> None:
+    spec = {"templateRef": {"name": "resize"}, "args": {"first": {"a": 1}}}
+    body = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "it"}, "spec": spec}
+    await assigned(world, await world.api.create(TASKS, world.namespace, body))
+    for args in ({"first": None, "renamed": {"a": 1}}, {"first": {"a": 2}}, {"first": {"a": None, "b": 1}}):
+        with pytest.raises(Unprocessable, match=r"spec\.args cannot be changed"):
+            await world.edit("it", args=args)
+    assert (await world.edit("it", cancel=True))["spec"]["cancel"] is True
+
+
+async def test_what_a_template_came_to_is_fixed_with_the_end_and_holds_for_the_next_run(world: World) -> None:
+    def call(arguments: Object) -> Object:
+        return {"run": {"python": {"callable": "m:f", "args": arguments}}}
+
+    async def resolved(arguments: Object) -> Object:
+        change = MergePatch({"status": {"resolvedRun": call(arguments)}})
+        return await world.api.patch(TASKS, world.namespace, "it", change, subresource="status")
+
+    await brought_to(world, Phase.ASSIGNED)
+    await finished(world, await resolved({"first": {"a": 1}}), Phase.SUCCEEDED)
+    for arguments in ({"first": None, "renamed": {"a": 1}}, {"first": {"a": 2}}):
+        with pytest.raises(Unprocessable, match=r"status\.resolvedRun"):
+            await resolved(arguments)
+    obj = await world.edit("it", retryRequest="1")
+    again = MergePatch(patches.run_again(decode_task(obj), now=NOW))
+    obj = await world.api.patch(TASKS, world.namespace, "it", again, subresource="status")
+    assert (obj["status"]["phase"], obj["status"]["resolvedRun"]) == ("Pending", call({"first": {"a": 1}}))
+
+
 ONLY_WHEN_FINISHED = "spec.retryRequest can be changed only when the Task has finished"
 ONLY_TOGETHER = "to run a cancelled Task again, set spec.cancel to false together with spec.retryRequest"
 NO_WAY_BACK = "spec.cancel cannot be taken back; a new spec.retryRequest runs a Cancelled Task again"

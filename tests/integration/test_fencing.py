@@ -15,7 +15,7 @@ from taskmaster.core.capacity import Worker
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import Again, Finish, Outcome, Spent
-from taskmaster.core.task import Holder, Instant, Task
+from taskmaster.core.task import Holder, Instant, StopReason, Task
 from taskmaster.kube.api import ApplyPatch, JsonPatch, MergePatch
 from taskmaster.kube.client import Client
 from taskmaster.kube.errors import ApiError, Forbidden
@@ -206,6 +206,7 @@ FORGERIES: list[tuple[Object, str]] = [
     ({"observedRetryRequest": "1"}, "may not change status.observedRetryRequest"),
     ({"stopRequest": STOP}, "may not change status.stopRequest"),
     ({"deadlineTime": "2028-01-15T08:00:00Z"}, "may not change status.deadlineTime"),
+    ({"resolvedRun": {"run": {"command": ["reboot"]}}}, "may not change status.resolvedRun"),
     ({"deadLettered": True}, "only a Task that has failed is a dead letter"),
     ({"failures": 1}, "at most one budget, once, and only if it failed"),
     ({"workerLosses": 1}, "at most one budget, once, and only if it failed"),
@@ -291,6 +292,9 @@ RUNNING_FORGERIES: list[tuple[Object, str]] = [
     ({"deadLettered": True}, "only a Task that has failed is a dead letter"),
     ({"checkpoint": checkpoint(7)}, "only by one of the attempt that it holds"),
     ({"stopRequest": STOP}, "may not change status.stopRequest"),
+    ({"assignment": {"slots": 1000}}, "may not change status.assignment"),
+    ({"assignment": {"policy": {"retryLimit": 99}}}, "may not change status.assignment"),
+    ({"resolvedRun": {"run": {"command": ["reboot"]}}}, "may not change status.resolvedRun"),
 ]
 
 
@@ -300,6 +304,57 @@ async def test_a_worker_may_not_slip_more_into_a_start(scene: Scene, forgery: Ob
     change = {"phase": "Running", "startTime": "2027-01-15T08:00:00Z", **forgery}
     with pytest.raises(Forbidden, match=message):
         await scene.write(scene.mine.api, "a", MergePatch({"status": change}))
+
+
+async def test_a_worker_may_not_change_what_a_template_came_to(scene: Scene) -> None:
+    """Not even where the difference is in free-form arguments: the next worker runs what stands there."""
+
+    def run(arguments: Object) -> Object:
+        return {"run": {"python": {"callable": "m:f", "args": arguments}}, "env": [{"name": "A", "value": "1"}]}
+
+    task, holder = await scene.assigned("a", scene.mine), scene.mine.holder
+    await scene.write(scene.world.api, "a", MergePatch({"status": {"resolvedRun": run({"first": {"a": 1}})}}))
+    give_back = again(task, holder, Outcome.INTERRUPTED, Spent(interruptions=1))
+    for forgery in (
+        run({"renamed": {"a": 1}}),
+        run({"first": {"a": 2}}),
+        {**run({"first": {"a": 1}}), "env": []},
+        None,
+    ):
+        with pytest.raises(Forbidden, match=r"may not change status\.resolvedRun"):
+            await scene.write(scene.mine.api, "a", JsonPatch(give_back + changed(resolvedRun=forgery)))
+    obj = await scene.write(scene.mine.api, "a", JsonPatch(give_back))
+    assert obj["status"]["resolvedRun"] == run({"first": {"a": 1}})
+
+
+async def test_a_worker_cannot_give_itself_more_slots_with_the_end_of_an_attempt(scene: Scene) -> None:
+    task, holder = await scene.assigned("a", scene.mine), scene.mine.holder
+    assignment = {**(await scene.world.task("a"))["status"]["assignment"], "slots": 9}
+    with pytest.raises(Forbidden, match=r"may not change status\.assignment"):
+        await scene.write(scene.mine.api, "a", JsonPatch(finish(task, holder, assignment=assignment)))
+    forged = again(task, holder, Outcome.INTERRUPTED, Spent(interruptions=1), assignment=assignment)
+    with pytest.raises(ApiError, match="a Pending Task has no assignment"):
+        await scene.write(scene.mine.api, "a", JsonPatch(forged))
+
+
+async def test_a_worker_may_end_a_task_whose_place_another_took(scene: Scene) -> None:
+    task = await scene.assigned("a", scene.mine)
+    stop = patches.request_stop(task, StopReason.CANCELLED, now=NOW)
+    await scene.write(scene.world.api, "a", JsonPatch(stop))
+    ended = patches.Ended(Outcome.CANCELLED, EndReason.REPLACED, "another Task took its place", NOW, NOW, "tail")
+    decision = Finish(Phase.CANCELLED, EndReason.REPLACED, task.spent)
+    operations = patches.finish(task.uid, 1, scene.mine.holder, ended, decision, task.attempts, task.spent)
+    obj = await scene.write(scene.mine.api, "a", JsonPatch(operations))
+    assert (obj["status"]["phase"], obj["status"]["reason"]) == ("Cancelled", "Replaced")
+    assert obj["status"]["attempts"][-1]["reason"] == "Replaced"
+
+
+async def test_a_worker_may_read_the_tasks_that_another_depends_on(scene: Scene) -> None:
+    task = await scene.assigned("parent", scene.other)
+    await scene.write(scene.other.api, "parent", JsonPatch(finish(task, scene.other.holder, result={"sum": 3})))
+    assert (await scene.mine.api.get(TASKS, scene.world.namespace, "parent"))["status"]["result"] == {"sum": 3}
+    with pytest.raises(Forbidden, match="cannot get resource"):
+        await scene.mine.api.get(TASKS, "default", "parent")
 
 
 async def test_a_worker_has_no_other_verbs_on_tasks(scene: Scene) -> None:
@@ -325,7 +380,11 @@ def lease(actor: Actor, **changes: object) -> Object:
         "metadata": {
             "name": worker.name,
             "labels": {names.POOL_LABEL: worker.pool},
-            "annotations": {names.POD_UID_ANNOTATION: worker.pod_uid},
+            "annotations": {
+                names.POD_UID_ANNOTATION: worker.pod_uid,
+                names.LABELS_ANNOTATION: '{"gpu":"true","pool":"default"}',
+                names.QUEUES_ANNOTATION: '["media"]',
+            },
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": worker.name, "uid": worker.pod_uid}],
         },
         "spec": {"holderIdentity": worker.name, "leaseDurationSeconds": 45, **changes},
