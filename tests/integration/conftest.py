@@ -12,7 +12,7 @@ from tests.integration.harness import SYSTEM_NAMESPACE, World, opened_world
 
 from localcluster import tools
 from localcluster.controlplane import ControlPlane
-from taskmaster.api.crd import task_crd, workerpool_crd
+from taskmaster.api.crd import all_crds
 from taskmaster.kube.api import ApplyPatch
 from taskmaster.kube.client import Client
 from taskmaster.kube.credentials import load_credentials
@@ -76,7 +76,7 @@ async def install(plane: ControlPlane, objects: list[dict]) -> None:  # type: ig
     async with Client(load_credentials(plane.kubeconfig), component="tests") as api, asyncio.timeout(60):
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
         await api.create(NAMESPACES, None, namespace)
-        for crd in (task_crd(), workerpool_crd()):
+        for crd in all_crds():
             await api.patch(CRDS, None, crd["metadata"]["name"], ApplyPatch(crd, "tests"))
         for each in objects:
             resource = INSTALLED_KINDS[each["kind"]]

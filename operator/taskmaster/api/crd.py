@@ -13,14 +13,20 @@ from typing import Any
 import yaml
 
 from taskmaster.api.models.task import TaskSpec
+from taskmaster.api.models.taskqueue import TaskQueueSpec, TaskQueueStatus
 from taskmaster.api.models.taskstatus import TaskStatus
+from taskmaster.api.models.tasktemplate import TaskTemplateSpec, TaskTemplateStatus
 from taskmaster.api.models.workerpool import WorkerPoolSpec, WorkerPoolStatus
 from taskmaster.api.names import GROUP, SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION, VERSION
 from taskmaster.api.rules import (
+    pool_label_rules,
+    requirement_rules,
+    resolved_run_rules,
     retry_rule_rules,
     run_rules,
     status_rules,
     task_rules,
+    task_spec_rules,
     value_source_rules,
     valued_rules,
     volume_rules,
@@ -36,17 +42,36 @@ def column(name: str, path: str, *, kind: str = "string", wide: bool = False, de
     return {**shown, "description": description} if description else shown
 
 
-def task_crd() -> dict[str, Any]:
-    """Return the CustomResourceDefinition of Task."""
+def task_spec_schema() -> Schema:
+    """Return the schema of a Task's spec with all rules that need nothing but the spec."""
     spec = structural_schema(TaskSpec)
-    run = spec["properties"]["run"]
+    _guard_work(spec)
+    spec["x-kubernetes-validations"] = task_spec_rules()
+    return spec
+
+
+def _guard_work(spec: Schema) -> None:
+    """Add their rules to those fields that Task and TaskTemplate have in common."""
+    fields = spec["properties"]
+    run = fields["run"]
     run["x-kubernetes-validations"] = run_rules()
-    for valued in (spec["properties"]["env"]["items"], run["properties"]["http"]["properties"]["headers"]["items"]):
+    for valued in (fields["env"]["items"], run["properties"]["http"]["properties"]["headers"]["items"]):
         valued["x-kubernetes-validations"] = valued_rules()
         valued["properties"]["valueFrom"]["x-kubernetes-validations"] = value_source_rules()
+    _guard_retry(spec)
+    requirements = fields["requires"]["properties"]["matchExpressions"]
+    requirements["items"]["x-kubernetes-validations"] = requirement_rules()
+
+
+def _guard_retry(spec: Schema) -> None:
     rules = spec["properties"]["retry"]["properties"]["rules"]
     rules["items"]["x-kubernetes-validations"] = retry_rule_rules()
+
+
+def task_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of Task."""
     status = structural_schema(TaskStatus)
+    status["properties"]["resolvedRun"]["x-kubernetes-validations"] = resolved_run_rules()
     status["default"] = {"phase": "Pending", "attempt": 0}  # those of its fields add to it
     status["x-kubernetes-validations"] = status_rules()
     # Only we write it, so nobody needs to know who owns which part: that account would cost a quarter of each write.
@@ -56,7 +81,7 @@ def task_crd() -> dict[str, Any]:
         plural="tasks",
         short="tk",
         description="One unit of work, run by a warm worker pod.",
-        spec=spec,
+        spec=task_spec_schema(),
         status=status,
         rules=task_rules(),
         columns=[
@@ -87,6 +112,7 @@ def workerpool_crd() -> dict[str, Any]:
     spec = structural_schema(WorkerPoolSpec)
     volume = spec["properties"]["template"]["properties"]["volumes"]["items"]
     volume["x-kubernetes-validations"] = volume_rules([name for name in volume["properties"] if name != "name"])
+    spec["properties"]["labels"]["x-kubernetes-validations"] = pool_label_rules()
     status = structural_schema(WorkerPoolStatus)
     status["default"] = {"observedGeneration": 0}
     return _crd(
@@ -113,6 +139,64 @@ def workerpool_crd() -> dict[str, Any]:
             "statusReplicasPath": ".status.replicas",
             "labelSelectorPath": ".status.selector",
         },
+    )
+
+
+def taskqueue_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of TaskQueue."""
+    spec = structural_schema(TaskQueueSpec)
+    _guard_retry(spec)
+    status = structural_schema(TaskQueueStatus)
+    status["default"] = {"observedGeneration": 0}
+    return _crd(
+        kind="TaskQueue",
+        plural="taskqueues",
+        short="tq",
+        description="Order, fairness, limits and defaults for the Tasks that name it.",
+        spec=spec,
+        status=status,
+        rules=[],
+        columns=[
+            column("Weight", ".spec.weight", kind="integer"),
+            column("Pending", ".status.pending", kind="integer"),
+            column("Running", ".status.running", kind="integer"),
+            column("Oldest", ".status.oldestPendingSeconds", kind="integer", description="In seconds."),
+            column("Paused", ".spec.paused", kind="boolean"),
+            column("Status", '.status.conditions[?(@.type=="Ready")].reason'),
+            column("Age", ".metadata.creationTimestamp", kind="date"),
+            column("Max-Running", ".spec.maxRunning", kind="integer", wide=True),
+            column("Rate", ".spec.rateLimit.tasks", kind="integer", wide=True),
+            column("Per-Seconds", ".spec.rateLimit.perSeconds", kind="integer", wide=True),
+            column("Blockers", ".status.blockers", wide=True),
+        ],
+        selectable=[],
+    )
+
+
+def tasktemplate_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of TaskTemplate."""
+    spec = structural_schema(TaskTemplateSpec)
+    task = spec["properties"]["task"]
+    _guard_work(task)
+    # What the whole of it becomes is looked at when it is known.
+    task["properties"]["run"]["properties"]["http"]["properties"]["url"]["pattern"] = r"^(https?://.+|\$\(args\..+)$"
+    status = structural_schema(TaskTemplateStatus)
+    status["default"] = {"observedGeneration": 0}
+    return _crd(
+        kind="TaskTemplate",
+        plural="tasktemplates",
+        short="tkt",
+        description="Something to run whose arguments are left open, for Tasks that name it.",
+        spec=spec,
+        status=status,
+        rules=[],
+        columns=[
+            column("Description", ".spec.description"),
+            column("Status", '.status.conditions[?(@.type=="Ready")].reason'),
+            column("Age", ".metadata.creationTimestamp", kind="date"),
+            column("Message", '.status.conditions[?(@.type=="Ready")].message', wide=True),
+        ],
+        selectable=[],
     )
 
 
@@ -177,13 +261,17 @@ def _crd(
     }
 
 
+def all_crds() -> list[dict[str, Any]]:
+    """Return all our CustomResourceDefinitions."""
+    return [task_crd(), taskqueue_crd(), tasktemplate_crd(), workerpool_crd()]
+
+
 def files() -> dict[str, str]:
     """Return the file name and the text of each CRD."""
-    crds = (task_crd(), workerpool_crd())
     header = "# Generated from operator/taskmaster/api/models by `make crds`; do not edit.\n"
     return {
         f"{crd['spec']['names']['plural']}.yaml": header + yaml.safe_dump(crd, sort_keys=False, width=120)
-        for crd in crds
+        for crd in all_crds()
     }
 
 

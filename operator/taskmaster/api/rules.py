@@ -66,6 +66,58 @@ def retry_rule_rules() -> list[Rule]:
     return [{"rule": some, "message": f"a retry rule needs at least one of {', '.join(lists)}"}]
 
 
+def task_spec_rules() -> list[Rule]:
+    """Rules of a Task's spec that need nothing but the spec: what comes from a template comes only from there."""
+    theirs = "spec.%s comes from the template; give it there, or as one of its parameters in spec.args"
+    own_memory = "has(self.resources) && has(self.resources.memoryMiB)"
+    return [
+        _first_broken(
+            {
+                "has(self.run) != has(self.templateRef)": "exactly one of run, templateRef must be set",
+                "has(self.templateRef) || !has(self.args)": (
+                    "args are for a template: set templateRef, or give run.python.args"
+                ),
+                "!has(self.templateRef) || !has(self.env)": theirs % "env",
+                "!has(self.templateRef) || !has(self.workingDir)": theirs % "workingDir",
+                f"!has(self.templateRef) || !({own_memory})": theirs % "resources.memoryMiB",
+            }
+        )
+    ]
+
+
+def requirement_rules() -> list[Rule]:
+    """Rules of an entry of `requires.matchExpressions`."""
+    count = "(has(self.values) ? size(self.values) : 0)"
+    return [
+        {
+            "rule": f"self.operator in ['In', 'NotIn'] ? {count} > 0 : "
+            f"self.operator in ['Exists', 'DoesNotExist'] ? {count} == 0 : "
+            f"{count} == 1 && self.values[0].matches('^[0-9]{{1,18}}$')",
+            "message": "values must have at least one entry for In and NotIn, none for Exists and DoesNotExist, "
+            "and exactly one whole number for Gt and Lt",
+        }
+    ]
+
+
+def pool_label_rules() -> list[Rule]:
+    """Rules of the labels of a WorkerPool."""
+    return [
+        {
+            "rule": "!('pool' in self)",
+            "message": "the label pool is reserved: it always is the name of the WorkerPool",
+        },
+        {
+            "rule": r"self.all(key, key.matches('^([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+            "message": "a key must be a label key of Kubernetes, such as gpu or example.com/zone",
+        },
+    ]
+
+
+def resolved_run_rules() -> list[Rule]:
+    """Rules of `status.resolvedRun`, which cost only where there is one."""
+    return [{"rule": "self == oldSelf", "message": "status.resolvedRun holds for all attempts and runs of the Task"}]
+
+
 def volume_rules(sources: list[str]) -> list[Rule]:
     """Rules of a volume of a WorkerPool."""
     return [_exactly_one(sources)]
@@ -100,6 +152,10 @@ def status_rules() -> list[Rule]:
         {
             "rule": "self.attempt > oldSelf.attempt || self.phase != 'Assigned' || oldSelf.phase == 'Assigned'",
             "message": "every assignment is a new attempt",
+        },
+        {
+            "rule": "!has(oldSelf.resolvedRun) || has(self.resolvedRun)",
+            "message": "status.resolvedRun holds for all attempts and runs of the Task",
         },
         *(
             {
