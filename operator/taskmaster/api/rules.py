@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from taskmaster.api.models.placement import LABEL_KEY
 from taskmaster.api.models.policy import RetryRuleSpec
 from taskmaster.api.models.run import Run, ValueSource
 from taskmaster.api.models.task import TaskSpec
@@ -107,7 +108,7 @@ def pool_label_rules() -> list[Rule]:
             "message": "the label pool is reserved: it always is the name of the WorkerPool",
         },
         {
-            "rule": r"self.all(key, key.matches('^([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+            "rule": f"self.all(key, key.matches('{LABEL_KEY}'))",
             "message": "a key must be a label key of Kubernetes, such as gpu or example.com/zone",
         },
     ]

@@ -37,7 +37,11 @@ def _convert(node: Any, definitions: Schema) -> Any:
     for key, value in node.items():
         if key in _DROPPED or (key == "default" and value is None):
             continue
-        if key == "properties":
+        if key == "patternProperties":
+            # The keys of a map cannot have a pattern here; a rule may say what they must be like.
+            (values,) = value.values()
+            schema["additionalProperties"] = _convert(values, definitions)
+        elif key == "properties":
             schema[key] = {name: _convert(child, definitions) for name, child in value.items()}
         elif key == "description":
             schema[key] = " ".join(value.split())
