@@ -171,9 +171,11 @@ def parse(expression: str, zone: ZoneInfo) -> Cron:
 def _check_field(index: int, word: str, column: int) -> None:
     if _known(index, word):
         return
-    for item in re.finditer(r"[^,]*", word):
-        if not _known(index, item.group()):
-            _refuse(index, item.group(), column + item.start())
+    place = column
+    for item in word.split(","):
+        if not _known(index, item):
+            _refuse(index, item, place)
+        place += len(item) + 1
     _refuse(index, word, column)
 
 

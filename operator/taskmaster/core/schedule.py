@@ -242,7 +242,7 @@ def _arrived(schedule: Schedule, mark: int, now: float) -> tuple[tuple[int, ...]
     first = next_occurrence(schedule, mark)
     if first is None or schedule.due(first) > now:
         return (), 0, mark
-    found = []
+    found: list[int] = []
     for occurrence in schedule.before(int(now) + 1):
         if occurrence <= mark or len(found) >= EXAMINED:
             break
