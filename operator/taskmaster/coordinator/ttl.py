@@ -1,7 +1,8 @@
 """Deletes finished Tasks when their time is over (Kubernetes' "TTL after finished").
 
 Each delete names the uid and the version that was judged, so that a Task which changed meanwhile (somebody raised its
-TTL) is judged again.
+TTL) is judged again. A Task that an unfinished one names in `spec.dependsOn` is kept, however old, until the last of
+these has ended: the end of each looks at what it named, and nothing else does.
 """
 
 from __future__ import annotations
@@ -63,11 +64,21 @@ class TtlController:
                 return expiry - now
             self._expiries.discard(uid)
             task = self._cache.tasks.get(uid)
-            if task is not None:
+            # One that is needed comes back when a Task that needs it changes.
+            if task is not None and not self._cache.needed(task):
                 self._delete(task)
         return None
 
     def _on_task(self, old: Task | None, new: Task | None) -> None:
+        self._offer(old, new)
+        if old is None or not old.depends_on:
+            return
+        for name in _needs(old) - (set() if new is None else _needs(new)):
+            parent = self._cache.task_named(old.namespace, name)
+            if parent is not None and parent.uid not in self._deleting and not self._cache.needed(parent):
+                self._offer(None, parent)
+
+    def _offer(self, old: Task | None, new: Task | None) -> None:
         if new is not None and new.expires is not None and open_request(new) is None:
             self._expiries.put(new.uid, new.expires)
             self._changed.set()
@@ -85,7 +96,7 @@ class TtlController:
                 if current.resource_version == task.resource_version:
                     self._expiries.put(task.uid, self._clock() + RETRY_SECONDS)
                 else:
-                    self._on_task(None, current)
+                    self._offer(None, current)
             self._changed.set()
 
         self._dispatcher.submit(
@@ -100,3 +111,7 @@ class TtlController:
                 done=done,
             )
         )
+
+
+def _needs(task: Task) -> set[str]:
+    return set() if task.finished else {each.name for each in task.depends_on}
