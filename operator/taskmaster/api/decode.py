@@ -17,6 +17,7 @@ from taskmaster.api.times import from_wire
 from taskmaster.core.capacity import Worker
 from taskmaster.core.phase import ASSIGNED_PHASES, TERMINAL, Phase
 from taskmaster.core.policy import SAYS_NOTHING, Jitter, Overrides, Policy, RetryRule, RuleAction, resolve
+from taskmaster.core.queue import AGING_SECONDS, Placement, Queue, RateLimit, WhenFull
 from taskmaster.core.requirements import Operator, Requirement, Requirements
 from taskmaster.core.retry import Spent
 from taskmaster.core.task import (
@@ -29,6 +30,7 @@ from taskmaster.core.task import (
     OnConflict,
     Task,
 )
+from taskmaster.core.template import Template
 
 Object = dict[str, Any]
 
@@ -168,10 +170,11 @@ def _concurrency(spec: Object) -> Concurrency | None:
     return Concurrency(asked["key"], asked.get("limit", 1), OnConflict(asked.get("onConflict", OnConflict.QUEUE)))
 
 
-def _slots(spec: Object, assignment: Object | None, phase: Phase) -> int:
-    asked: int = (spec.get("resources") or {}).get("slots", 1)
-    held: int = (assignment or {}).get("slots", asked)
-    return held if phase in ASSIGNED_PHASES else asked
+def _slots(spec: Object, assignment: Object | None, phase: Phase) -> int | None:
+    if assignment and phase in ASSIGNED_PHASES:
+        return int(assignment.get("slots", 1))
+    slots: int | None = (spec.get("resources") or {}).get("slots")
+    return slots
 
 
 def assigned_policy(assignment: Object) -> Policy:
@@ -301,3 +304,49 @@ def _suspended(status: Object) -> Instant | None:
         if condition["type"] == "Suspended" and condition["status"] == "True":
             return from_wire(condition["lastTransitionTime"])
     return None
+
+
+def queue(obj: Object) -> Queue:
+    """Decode a TaskQueue.
+
+    Raises:
+        KeyError, ValueError: a field that every TaskQueue has is missing, or holds a word this version does not know.
+    """
+    spec = obj["spec"]
+    rate = spec.get("rateLimit")
+    return Queue(
+        name=obj["metadata"]["name"],
+        weight=spec.get("weight", 1),
+        max_running=spec.get("maxRunning"),
+        max_pending=spec.get("maxPending"),
+        when_full=WhenFull(spec.get("whenFull", WhenFull.WAIT)),
+        rate_limit=_rate_limit(rate) if rate else None,
+        paused=spec.get("paused", False),
+        drain=spec.get("drain", False),
+        placement=Placement(spec.get("placement", Placement.LEAST_LOADED)),
+        aging_seconds=spec.get("agingSeconds", AGING_SECONDS),
+        overrides=overrides(spec),
+    )
+
+
+def _rate_limit(rate: Object) -> RateLimit:
+    tasks = rate["tasks"]
+    return RateLimit(tasks / rate.get("perSeconds", 1), rate.get("burst", tasks))
+
+
+def template(obj: Object) -> Template:
+    """Decode a TaskTemplate; whether Tasks can be made of it is said by `taskmaster.api.templates`.
+
+    Raises:
+        KeyError, ValueError: a field that every TaskTemplate has is missing, or holds a word this version does not know.
+    """
+    spec = obj["spec"]
+    task = spec["task"]
+    return Template(
+        name=obj["metadata"]["name"],
+        overrides=overrides(task),
+        slots=(task.get("resources") or {}).get("slots"),
+        requires=requirements(task["requires"]) if "requires" in task else None,
+        ttl_seconds=task.get("ttlSecondsAfterFinished"),
+        spec=spec,
+    )
