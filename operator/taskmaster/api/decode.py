@@ -330,15 +330,15 @@ def queue(obj: Object) -> Queue:
 
 
 def _rate_limit(rate: Object) -> RateLimit:
-    tasks = rate["tasks"]
-    return RateLimit(tasks / rate.get("perSeconds", 1), rate.get("burst", tasks))
+    tasks: int = rate["tasks"]
+    return RateLimit(tasks / rate.get("perSeconds", 1), int(rate.get("burst", tasks)))
 
 
 def template(obj: Object) -> Template:
     """Decode a TaskTemplate; whether Tasks can be made of it is said by `taskmaster.api.templates`.
 
     Raises:
-        KeyError, ValueError: a field that every TaskTemplate has is missing, or holds a word this version does not know.
+        KeyError, ValueError: a field that every template has is missing, or holds a word this version does not know.
     """
     spec = obj["spec"]
     task = spec["task"]
