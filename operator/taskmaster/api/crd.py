@@ -14,6 +14,7 @@ import yaml
 
 from taskmaster.api.models.task import TaskSpec
 from taskmaster.api.models.taskqueue import TaskQueueSpec, TaskQueueStatus
+from taskmaster.api.models.taskschedule import TaskScheduleSpec, TaskScheduleStatus
 from taskmaster.api.models.taskstatus import TaskStatus
 from taskmaster.api.models.tasktemplate import TaskTemplateSpec, TaskTemplateStatus
 from taskmaster.api.models.workerpool import WorkerPoolSpec, WorkerPoolStatus
@@ -24,6 +25,8 @@ from taskmaster.api.rules import (
     resolved_run_rules,
     retry_rule_rules,
     run_rules,
+    schedule_rules,
+    schedule_spec_rules,
     status_rules,
     task_rules,
     task_spec_rules,
@@ -200,6 +203,37 @@ def tasktemplate_crd() -> dict[str, Any]:
     )
 
 
+def taskschedule_crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of TaskSchedule."""
+    spec = structural_schema(TaskScheduleSpec)
+    template = spec["properties"]["taskTemplate"]["properties"]
+    template["spec"] = {**task_spec_schema(), "description": template["spec"]["description"]}
+    spec["x-kubernetes-validations"] = schedule_spec_rules()
+    status = structural_schema(TaskScheduleStatus)
+    status["default"] = {"observedGeneration": 0}
+    return _crd(
+        kind="TaskSchedule",
+        plural="taskschedules",
+        short="tks",
+        description="Creates Tasks by cron expressions or at an interval.",
+        spec=spec,
+        status=status,
+        rules=schedule_rules(),
+        columns=[
+            column("Schedule", ".status.schedule"),
+            column("Timezone", ".spec.timeZone"),
+            column("Suspend", ".spec.suspend", kind="boolean"),
+            column("Active", ".status.activeCount", kind="integer"),
+            column("Last", ".status.lastScheduleTime", kind="date"),
+            column("Next", ".status.nextRunTime", description="In UTC."),
+            column("Age", ".metadata.creationTimestamp", kind="date"),
+            column("Status", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
+            column("Message", '.status.conditions[?(@.type=="Ready")].message', wide=True),
+        ],
+        selectable=[],
+    )
+
+
 def _crd(
     *,
     kind: str,
@@ -263,7 +297,7 @@ def _crd(
 
 def all_crds() -> list[dict[str, Any]]:
     """Return all our CustomResourceDefinitions."""
-    return [task_crd(), taskqueue_crd(), tasktemplate_crd(), workerpool_crd()]
+    return [task_crd(), taskqueue_crd(), taskschedule_crd(), tasktemplate_crd(), workerpool_crd()]
 
 
 def files() -> dict[str, str]:

@@ -17,6 +17,7 @@ from taskmaster.api.models.run import Run, ValueSource
 from taskmaster.api.models.task import TaskSpec
 from taskmaster.api.models.taskstatus import TaskStatus
 from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
+from taskmaster.core.schedule import MAX_NAME
 
 Rule = dict[str, Any]
 
@@ -117,6 +118,30 @@ def pool_label_rules() -> list[Rule]:
 def resolved_run_rules() -> list[Rule]:
     """Rules of `status.resolvedRun`, which cost only where there is one."""
     return [{"rule": "self == oldSelf", "message": "status.resolvedRun holds for all attempts and runs of the Task"}]
+
+
+def schedule_rules() -> list[Rule]:
+    """Rules at the root of a TaskSchedule."""
+    return [
+        {
+            "rule": f"size(self.metadata.name) <= {MAX_NAME}",
+            "message": f"a TaskSchedule has a name of at most {MAX_NAME} characters: its Tasks are named after it",
+        }
+    ]
+
+
+def schedule_spec_rules() -> list[Rule]:
+    """Rules of a TaskSchedule's spec."""
+    return [
+        {
+            "rule": "has(self.schedule) || has(self.schedules) || has(self.everySeconds)",
+            "message": "at least one of schedule, schedules, everySeconds must be set",
+        },
+        {
+            "rule": "!has(self.startTime) || !has(self.endTime) || self.startTime <= self.endTime",
+            "message": "endTime must not be before startTime",
+        },
+    ]
 
 
 def volume_rules(sources: list[str]) -> list[Rule]:

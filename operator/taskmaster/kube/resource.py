@@ -56,6 +56,7 @@ class Resource:
 
 
 TASKS = Resource("taskmaster.dev", "v1alpha1", "tasks", "Task")
+TASKSCHEDULES = Resource("taskmaster.dev", "v1alpha1", "taskschedules", "TaskSchedule")
 WORKERPOOLS = Resource("taskmaster.dev", "v1alpha1", "workerpools", "WorkerPool")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 PODS = Resource("", "v1", "pods", "Pod")
