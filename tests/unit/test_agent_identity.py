@@ -38,6 +38,13 @@ def test_any_runner_is_accepted_when_its_user_is_not_given() -> None:
         ({"TASKMASTER_HTTP_ADDRESS": "localhost"}, "TASKMASTER_HTTP_ADDRESS"),
         ({"TASKMASTER_RENEW_SECONDS": "23"}, "TASKMASTER_RENEW_SECONDS"),
         ({"TASKMASTER_LOG_LEVEL": "loud"}, "TASKMASTER_LOG_LEVEL"),
+        ({"TASKMASTER_LABELS": "gpu=true"}, "TASKMASTER_LABELS must be JSON, not 'gpu=true'"),
+        ({"TASKMASTER_LABELS": '["gpu"]'}, "TASKMASTER_LABELS must be a JSON object of strings"),
+        ({"TASKMASTER_LABELS": '{"gpu": true}'}, "TASKMASTER_LABELS must be a JSON object of strings"),
+        ({"TASKMASTER_QUEUES": "media"}, "TASKMASTER_QUEUES must be JSON, not 'media'"),
+        ({"TASKMASTER_QUEUES": '{"media": 1}'}, "TASKMASTER_QUEUES must be a JSON list of names"),
+        ({"TASKMASTER_QUEUES": '["media", 1]'}, "TASKMASTER_QUEUES must be a JSON list of names"),
+        ({"TASKMASTER_QUEUES": '[""]'}, "TASKMASTER_QUEUES must be a JSON list of names"),
     ],
 )
 def test_a_bad_setting_is_named(changes: dict[str, str], named: str) -> None:
@@ -58,3 +65,11 @@ def test_names_that_tasks_may_read_are_a_list_with_commas() -> None:
     lists = {"TASKMASTER_SECRET_NAMES": "db, token,", "TASKMASTER_CONFIG_MAP_NAMES": ""}
     settings = from_environment({**ENVIRONMENT, **lists})
     assert (settings.secret_names, settings.config_map_names) == ({"db", "token"}, frozenset())
+
+
+def test_labels_and_queues_are_json() -> None:
+    settings = from_environment({**ENVIRONMENT, "TASKMASTER_LABELS": "", "TASKMASTER_QUEUES": ""})
+    assert (settings.labels, settings.queues) == ({}, frozenset())
+    given = {"TASKMASTER_LABELS": '{"gpu":"true","zone":""}', "TASKMASTER_QUEUES": '["media","mail"]'}
+    settings = from_environment({**ENVIRONMENT, **given})
+    assert (settings.labels, settings.queues) == ({"gpu": "true", "zone": ""}, {"media", "mail"})

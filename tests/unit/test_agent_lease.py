@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from tests.sim.memory_api import Call, Fault, lost_answer
-from tests.unit.agent_worker import NAMESPACE, POD, Stage, stage, until, working
+from tests.unit.agent_worker import NAMESPACE, POD, Stage, settings, stage, until, working
 
-from taskmaster.api import decode
+from taskmaster.api import decode, names
 from taskmaster.kube.errors import ServerError, Unanswered
 from taskmaster.kube.resource import LEASES, TASKS
+from taskmaster_worker.agent import registration
 from taskmaster_worker.agent.health import Health, Trouble
 
 pytestmark = pytest.mark.looptime
@@ -41,6 +42,27 @@ async def test_a_worker_registers_with_everything_the_coordinator_reads() -> Non
         ]
         assert on.lease["metadata"]["labels"]["app.kubernetes.io/component"] == "worker"
         assert on.lease["spec"]["leaseDurationSeconds"] == 45
+
+
+async def test_a_worker_publishes_its_labels_with_the_name_of_its_pool_and_its_queues() -> None:
+    async with working(labels={"gpu": "true", "pool": "somebody-elses"}, queues=frozenset({"media", "mail"})) as on:
+        worker = decode.worker(on.lease)
+        assert worker.labels == {"gpu": "true", "pool": "pool"}
+        assert worker.queues == {"media", "mail"}
+        annotations = on.lease["metadata"]["annotations"]
+        assert annotations[names.LABELS_ANNOTATION] == '{"gpu":"true","pool":"pool"}'
+        assert annotations[names.QUEUES_ANNOTATION] == '["mail","media"]'
+
+
+async def test_a_worker_that_serves_all_queues_takes_back_what_an_earlier_life_said() -> None:
+    def served_one(on: Stage) -> None:
+        body = registration.claim(settings(queues=frozenset({"media"})), on.life.holder, "Ready", None, now=on.now())
+        on.server.create(LEASES, NAMESPACE, body, client="an earlier life")
+
+    async with stage(served_one) as on:
+        await until(lambda: on.worker.lease.published == "Ready")
+        assert decode.worker(on.lease).queues == frozenset()
+        assert decode.worker(on.lease).labels == {"pool": "pool"}
 
 
 async def test_nothing_is_published_before_the_runner_is_known_to_be_empty() -> None:

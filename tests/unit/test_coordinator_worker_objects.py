@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from taskmaster.api import names
 from taskmaster.api.models.workerpool import WorkerPoolSpec
 from taskmaster.coordinator import worker_objects
 from taskmaster.coordinator.settings import from_environment
+from taskmaster_worker.agent.identity import from_environment as agent_settings
 
 Object = dict[str, Any]
 
@@ -186,6 +188,11 @@ def test_digest_changes_with_the_template_only() -> None:
 
     assert digest(built()) == digest(built(replicas=9))
     assert digest(built()) != digest(built(slots=9))
+    assert digest(built()) != digest(built(labels={"gpu": "true"})) != digest(built(labels={"gpu": "false"}))
+    assert digest(built()) != digest(built(queues=["media"])) != digest(built(queues=["media", "mail"]))
+    assert digest(built(queues=["media", "mail"])) == digest(built(queues=["mail", "media"]))
+    assert digest(built(labels={"a": "1", "b": "2"})) == digest(built(labels={"b": "2", "a": "1"}))
+    assert digest(built(labels={}, queues=[])) == digest(built())
     assert digest(built()) != digest(built(template={"image": "other"}))
 
 
@@ -247,6 +254,21 @@ def test_agent_knows_what_its_pool_offers_whatever_the_order() -> None:
     assert names_of(secretNames=["b", "a"], configMapNames=["c"]) == ("a,b", "c")
     assert names_of(secretNames=["a", "b"], configMapNames=["c"]) == ("a,b", "c")
     assert not any("SECRET_NAMES" in name for name in env("runner"))
+
+
+def test_agent_knows_the_labels_and_the_queues_of_its_pool() -> None:
+    def told(**spec: Any) -> tuple[Mapping[str, str], frozenset[str]]:
+        containers = built(**spec)["spec"]["template"]["spec"]["containers"]
+        agent = next(each for each in containers if each["name"] == "agent")
+        identity = {"POD_NAME": "w", "POD_UID": "u", "POD_NAMESPACE": "n"}
+        values = {each["name"]: each["value"] for each in agent["env"] if "value" in each}
+        settings = agent_settings({**identity, **values})
+        return settings.labels, settings.queues
+
+    assert told() == ({}, frozenset())
+    labels = {"example.com/gpu": "a100", "zone": "", "quoted": "x"}
+    assert told(labels=labels, queues=["media", "default"]) == (labels, {"media", "default"})
+    assert not {"TASKMASTER_LABELS", "TASKMASTER_QUEUES"} & env("runner").keys()
 
 
 def test_agents_of_a_namespace_may_work_there_and_nowhere_else() -> None:

@@ -177,8 +177,11 @@ def assigned(obj: Mapping[str, Any]) -> Assigned:
 
 
 def _work(said: Mapping[str, Any], memory: int | None) -> Work:
+    run = said["run"]
+    if not isinstance(run, Mapping):
+        raise TypeError("run is no object")
     return Work(
-        run=said["run"],
+        run=run,
         env=said.get("env") or (),
         directory=said.get("workingDir") or "",
         memory_bytes=memory * MEBIBYTE if memory else None,
