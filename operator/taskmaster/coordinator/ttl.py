@@ -13,6 +13,7 @@ from typing import Final
 
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
+from taskmaster.core.dependencies import named_by
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.request import open_request
 from taskmaster.core.task import Instant, Task
@@ -73,7 +74,7 @@ class TtlController:
         self._offer(old, new)
         if old is None or not old.depends_on:
             return
-        for name in _needs(old) - (set() if new is None else _needs(new)):
+        for name in _needs(old) - _needs(new):
             parent = self._cache.task_named(old.namespace, name)
             if parent is not None and parent.uid not in self._deleting and not self._cache.needed(parent):
                 self._offer(None, parent)
@@ -113,5 +114,5 @@ class TtlController:
         )
 
 
-def _needs(task: Task) -> set[str]:
-    return set() if task.finished else {each.name for each in task.depends_on}
+def _needs(task: Task | None) -> set[str]:
+    return set() if task is None else {each.name for each in named_by(task)}

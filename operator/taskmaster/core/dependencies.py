@@ -1,8 +1,10 @@
 """Which Tasks of a namespace wait for others, and what has become of those (`spec.dependsOn`).
 
 Everything is judged by the Tasks that are there now, looked up by name: a parent may be created later than its child,
-run again, or be deleted and created anew, and each time the verdict is what these Tasks say. A dependency counts until
-the first assignment of the child; from then on it is met for good.
+run again, or be deleted and created anew, and each time the verdict is what these Tasks say. A finished Task that has
+been asked to run again counts as unfinished at once: else whoever runs a whole chain again would see its end skipped
+because its beginning has not been reset yet. A dependency counts until the first assignment of the child; from then on
+it is met for good.
 
 Each child keeps what it lacks, so that the end of a parent costs what its children are, however many parents these
 have. A verdict is told when it is asked for, and names few of many.
@@ -18,10 +20,11 @@ from itertools import islice
 from taskmaster.core.cycles import Cycles
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason
+from taskmaster.core.request import open_request
 from taskmaster.core.task import Dependency, DependencyCondition, Task
 from taskmaster.core.verdict import MET, NAMED, Cyclic, Met, Moot, Verdict, Waiting, describe
 
-__all__ = ["MET", "Cyclic", "Dependencies", "Met", "Moot", "Verdict", "Waiting", "describe"]
+__all__ = ["MET", "Cyclic", "Dependencies", "Met", "Moot", "Verdict", "Waiting", "describe", "named_by"]
 
 
 class _Lack(Enum):
@@ -122,14 +125,14 @@ class Dependencies:
         return Waiting(
             missing=tuple(name for name, lack in first if lack is _Lack.MISSING),
             unfinished=unfinished,
-            phases=tuple(self._tasks[name].phase for name in unfinished),
+            phases=tuple(_phase(self._tasks[name]) for name in unfinished),
             unmet=len(child.lacks),
             total=len(child.wants),
         )
 
     def _follow(self, old: Task | None, new: Task) -> set[str]:
         """Keep the edges of a Task as a child."""
-        names, before = _names(new), () if old is None else _names(old)
+        names, before = named_by(new), () if old is None else named_by(old)
         counts = bool(names) and new.phase is Phase.PENDING and new.attempt == 0
         if names == before and counts == (new.uid in self._children):
             return set()
@@ -142,14 +145,14 @@ class Dependencies:
                 child.learn(name, _lack(self._tasks.get(name), condition))
             self._children[new.uid] = child
             changed |= self._uids(self._cycles.add(new.name))
-        if not new.finished:
+        if _end(new) is None:
             changed.add(new.uid)
         return changed
 
     def _unfollow(self, task: Task) -> set[str]:
         changed = self._uids(self._cycles.discard(task.name))
         self._children.pop(task.uid, None)
-        for each in _names(task):
+        for each in named_by(task):
             dependents = self._dependents[each.name]
             dependents.discard(task.uid)
             if not dependents:
@@ -211,21 +214,26 @@ class Dependencies:
         return {self._tasks[name].uid for name in names}
 
 
-def _names(task: Task) -> tuple[Dependency, ...]:
+def named_by(task: Task) -> tuple[Dependency, ...]:
     """Return what an unfinished Task depends on; a finished one needs nothing any more."""
-    return () if task.finished else task.depends_on
+    return () if _end(task) is not None else task.depends_on
 
 
 def _end(task: Task) -> Phase | None:
-    return task.phase if task.finished else None
+    """Return how a Task has ended; None if it has not, or is about to run again."""
+    return task.phase if task.finished and open_request(task) is None else None
+
+
+def _phase(task: Task) -> Phase:
+    return Phase.PENDING if task.finished else task.phase
 
 
 def _lack(parent: Task | None, condition: DependencyCondition) -> _Lack | None:
     if parent is None:
         return _Lack.MISSING
-    if not parent.finished:
+    if (end := _end(parent)) is None:
         return _Lack.UNFINISHED
-    met = condition is DependencyCondition.FINISHED or condition.value == parent.phase.value
+    met = condition is DependencyCondition.FINISHED or condition.value == end.value
     return None if met else _Lack.ENDED_OTHERWISE
 
 
