@@ -1,78 +1,249 @@
-"""Backlog of Tasks waiting for a slot, ordered as they should run.
+"""Backlog of one queue: the Tasks that could run now, in the order in which they should.
 
-One heap for Tasks that may run now (higher priority first, then first come first served), one for those that become
-due. Nothing here reads a clock: callers pass `now`. Invariant: a Task is in exactly one of the heaps, and
-`len(backlog)` counts it once.
+Three questions, asked in this order. Which *priority*? The one whose oldest Task is first when each point of priority
+counts as `aging_seconds` of waiting: all wait at the same pace, so that order never changes and needs no clock. Whose
+*turn* within it? Start-time fair queueing (Goyal, Vin, Cheng 1996) over the fairness keys: each key has a tag that
+grows by the slots of what it starts, the smallest tag is next, and a key that comes back does not get credit for its
+absence. Which Task of the key? The oldest. Every `AGE_TURN`-th start goes to the oldest Task of the priority whatever
+its key, so that a stream of ever new keys cannot starve anybody.
+
+Tasks of one shape stand in a *lane*. What does not fit at the moment is known for the whole lane (`block`), and the
+lane is passed over without a look at its Tasks until `unblock`. No operation sorts or scans Tasks: all are O(log n) and
+O(lanes that are not blocked).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from taskmaster.core.capacity import Shape
 from taskmaster.core.heap import KeyedHeap
+from taskmaster.core.queue import AGING_SECONDS
 from taskmaster.core.task import Instant, Task
+
+AGE_TURN: Final = 8
+
+_TAGS_KEPT: Final = 1_024
+"""Tags of keys without Tasks that are kept before the ones that no longer matter are dropped."""
+
+Age = tuple[float, int]
+"""Since when a Task waits, and the order of first observation: times of creation have whole seconds, so ties are
+common."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a Task stands."""
+
+    task: Task
+    shape: Shape
+    age: Age
+
+
+class _Level:
+    """Tasks of one shape and one priority."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, KeyedHeap[Age]] = {}
+        """By fairness key: uids by age."""
+        self.ages: KeyedHeap[Age] = KeyedHeap()
+        """Fairness keys by their oldest Task."""
+        self.turns: KeyedHeap[tuple[float, float, int]] = KeyedHeap()
+        """Fairness keys by tag, then by their oldest Task."""
+
+    def put(self, key: str, uid: str, age: Age, tag: float) -> None:
+        """Add a Task; `tag` is for a key that has none here."""
+        self.keys.setdefault(key, KeyedHeap()).put(uid, age)
+        self.turn(key, self.tag_of(key, tag))
+
+    def discard(self, key: str, uid: str) -> None:
+        heap = self.keys[key]
+        heap.discard(uid)
+        if len(heap):
+            self.turn(key, self.tag_of(key, 0.0))
+        else:
+            del self.keys[key]
+            self.ages.discard(key)
+            self.turns.discard(key)
+
+    def tag_of(self, key: str, default: float) -> float:
+        turn = self.turns.key_of(key)
+        return default if turn is None else turn[0]
+
+    def turn(self, key: str, tag: float) -> None:
+        """Put a key where it belongs: its tag, or its oldest Task, has changed."""
+        first = self.keys[key].first()
+        assert first is not None, "a key without Tasks is dropped"
+        self.ages.put(key, first[0])
+        self.turns.put(key, (tag, *first[0]))
+
+    def oldest(self) -> Age:
+        first = self.ages.first()
+        assert first is not None, "a level without Tasks is dropped"
+        return first[0]
+
+
+class _Lane:
+    """Tasks of one shape."""
+
+    def __init__(self) -> None:
+        self.levels: dict[int, _Level] = {}
+        self.ranks: KeyedHeap[tuple[float, int]] = KeyedHeap()
+        """Priorities (as texts) by when their oldest Task would have come, had it had priority 0; the higher first."""
+        self.count = 0
 
 
 class Backlog:
-    """Waiting Tasks of one namespace."""
+    """Waiting Tasks of one queue, none of which waits for anything but a worker."""
 
-    def __init__(self) -> None:
-        self._tasks: dict[str, tuple[Task, int]] = {}
-        self._ready: KeyedHeap[tuple[int, float, int]] = KeyedHeap()
-        self._delayed: KeyedHeap[float] = KeyedHeap()
-        self._orders = 0
+    def __init__(self, *, aging_seconds: int = AGING_SECONDS) -> None:
+        self._aging = aging_seconds
+        self._places: dict[str, _Place] = {}
+        self._lanes: dict[Shape, _Lane] = {}
+        self._open: dict[Shape, _Lane] = {}
+        self._tags: dict[str, float] = {}
+        self._virtual_time = 0.0
+        self._starts = 0
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._places)
 
     def __contains__(self, uid: str) -> bool:
-        return uid in self._tasks
+        return uid in self._places
 
-    def put(self, task: Task, *, now: Instant, until: Instant | None = None) -> None:
-        """Add a Task, or take note of its newer version; its place among equals is kept.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
-        It is not offered before its own `not_before`, nor before `until`.
+    def put(self, task: Task, shape: Shape, order: int) -> None:
+        """Add a Task, or take note of its newer version.
+
+        Args:
+            task: The Task.
+            shape: What it asks of a worker.
+            order: Its place among Tasks of the same age, such as a count of first observations.
         """
-        known = self._tasks.get(task.uid)
-        if known is None:
-            self._orders += 1
-        order = self._orders if known is None else known[1]
-        self._tasks[task.uid] = (task, order)
-        due = max(task.not_before or now, until or now)
-        if due > now:
-            self._ready.discard(task.uid)
-            self._delayed.put(task.uid, due)
-        else:
-            self._delayed.discard(task.uid)
-            # Creation times have whole seconds, so ties are common: the order of first observation breaks them.
-            self._ready.put(task.uid, (-task.priority, task.created, order))
+        age = (float(task.since), order)
+        known = self._places.get(task.uid)
+        if known is not None:
+            if (known.shape, known.age) == (shape, age) and _line(known.task) == _line(task):
+                self._places[task.uid] = _Place(task, shape, age)
+                return
+            self.discard(task.uid)
+        self._places[task.uid] = _Place(task, shape, age)
+        lane = self._lanes.get(shape)
+        if lane is None:
+            lane = self._lanes[shape] = self._open[shape] = _Lane()
+        level = lane.levels.get(task.priority)
+        if level is None:
+            level = lane.levels[task.priority] = _Level()
+        level.put(task.fairness_key, task.uid, age, max(self._virtual_time, self._tags.get(task.fairness_key, 0.0)))
+        lane.count += 1
+        self._rank(lane, task.priority)
 
     def discard(self, uid: str) -> None:
         """Forget a Task, if it is here."""
-        self._tasks.pop(uid, None)
-        self._ready.discard(uid)
-        self._delayed.discard(uid)
-
-    def wake(self, *, now: Instant) -> list[Task]:
-        """Move the Tasks whose time has come to those that may run, and return them."""
-        woken = []
-        while (first := self._delayed.first()) is not None and first[0] <= now:
-            task, _ = self._tasks[first[1]]
-            self.put(task, now=now)
-            woken.append(task)
-        return woken
-
-    def next_due(self) -> Instant | None:
-        """Return when the next delayed Task may run; None when none is delayed."""
-        first = self._delayed.first()
-        return None if first is None else Instant(first[0])
+        place = self._places.pop(uid, None)
+        if place is None:
+            return
+        task, lane = place.task, self._lanes[place.shape]
+        level = lane.levels[task.priority]
+        level.discard(task.fairness_key, uid)
+        lane.count -= 1
+        if level.keys:
+            self._rank(lane, task.priority)
+            return
+        del lane.levels[task.priority]
+        lane.ranks.discard(str(task.priority))
+        if not lane.count:
+            del self._lanes[place.shape]
+            self._open.pop(place.shape, None)
 
     def head(self) -> Task | None:
-        """Return the Task that should run next; None when no Task may run now."""
-        first = self._ready.first()
-        return None if first is None else self._tasks[first[1]][0]
+        """Return the Task that should start next, of those whose lane is not blocked; None when there is none."""
+        best: tuple[float, int] | None = None
+        for lane in self._open.values():
+            first = lane.ranks.first()
+            if first is not None and (best is None or first[0] < best):
+                best = first[0]
+        if best is None:
+            return None
+        levels = [level for lane in self._open.values() if (level := lane.levels.get(-best[1])) is not None]
+        level = min(levels, key=_Level.oldest if self._by_age else self._turn)
+        first_key = level.ages.first() if self._by_age else level.turns.first()
+        assert first_key is not None, "a level without Tasks is dropped"
+        first_uid = level.keys[first_key[1]].first()
+        assert first_uid is not None, "a key without Tasks is dropped"
+        return self._places[first_uid[1]].task
 
-    def pop(self) -> Task | None:
-        """Remove and return the Task that should run next."""
-        task = self.head()
-        if task is not None:
-            self.discard(task.uid)
-        return task
+    def start(self, uid: str) -> None:
+        """Take off the Task that starts: it was the head, and its key has had a turn."""
+        place = self._places[uid]
+        key = place.task.fairness_key
+        tag = self._lanes[place.shape].levels[place.task.priority].tag_of(key, 0.0)
+        if not self._by_age:
+            self._virtual_time = max(self._virtual_time, tag)
+        self._starts += 1
+        self._tags[key] = max(tag, self._tags.get(key, 0.0)) + place.shape.slots
+        self.discard(uid)
+        if len(self._tags) > 2 * len(self._places) + _TAGS_KEPT:
+            self._tags = {each: tag for each, tag in self._tags.items() if tag > self._virtual_time}
+
+    def block(self, shape: Shape) -> None:
+        """Pass over the Tasks of a shape: at the moment no worker takes one."""
+        self._open.pop(shape, None)
+
+    def unblock(self, shape: Shape) -> None:
+        """Consider the Tasks of a shape again."""
+        if (lane := self._lanes.get(shape)) is not None:
+            self._open[shape] = lane
+
+    def blocked(self) -> list[Shape]:
+        """Return the shapes that are passed over at the moment."""
+        return [shape for shape in self._lanes if shape not in self._open]
+
+    def shapes(self) -> Iterable[tuple[Shape, int]]:
+        """Return each shape and how many Tasks of it wait."""
+        return ((shape, lane.count) for shape, lane in self._lanes.items())
+
+    def age_by(self, aging_seconds: int) -> None:
+        """Let another number of seconds of waiting count as one point of priority."""
+        if aging_seconds == self._aging:
+            return
+        self._aging = aging_seconds
+        for lane in self._lanes.values():
+            for priority in lane.levels:
+                self._rank(lane, priority)
+
+    def oldest(self) -> Instant | None:
+        """Return since when the Task that has waited longest waits; None when none waits."""
+        ages = [level.oldest()[0] for lane in self._lanes.values() for level in lane.levels.values()]
+        return Instant(min(ages)) if ages else None
+
+    def _rank(self, lane: _Lane, priority: int) -> None:
+        since, _ = lane.levels[priority].oldest()
+        lane.ranks.put(str(priority), (since - priority * self._aging, -priority))
+
+    @property
+    def _by_age(self) -> bool:
+        return self._starts % AGE_TURN == AGE_TURN - 1
+
+    def _turn(self, level: _Level) -> tuple[float, float, int]:
+        """Return whose turn it is in a level, for comparison with others.
+
+        A key that has started Tasks of another level is put back on the way: tags only grow, so it is enough to look at
+        the first.
+        """
+        while True:
+            first = level.turns.first()
+            assert first is not None, "a level without Tasks is dropped"
+            turn, key = first
+            tag = self._tags.get(key, 0.0)
+            if tag <= turn[0]:
+                return turn
+            level.turn(key, tag)
+
+
+def _line(task: Task) -> tuple[int, str]:
+    return task.priority, task.fairness_key

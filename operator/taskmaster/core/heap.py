@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, Generic, TypeVar
 
-K = TypeVar("K", int, float, tuple[float, int], tuple[int, float, int])
+K = TypeVar("K", int, float, tuple[float, int], tuple[float, float, int])
 
 _SLACK: Final = 64
 
@@ -27,6 +27,10 @@ class KeyedHeap(Generic[K]):
 
     def __contains__(self, item: str) -> bool:
         return item in self._keys
+
+    def key_of(self, item: str) -> K | None:
+        """Return the key of an item; None if it is not here."""
+        return self._keys.get(item)
 
     def put(self, item: str, key: K) -> None:
         """Add an item, or change the key of one that is here."""

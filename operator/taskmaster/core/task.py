@@ -125,8 +125,8 @@ class Task:
     spent: Spent
     attempts: tuple[Mapping[str, Any], ...]
     """The records of past attempts as they stand in status, kept only while another one may be appended."""
-    slots: int = 1
-    """How many slots of its worker an attempt takes."""
+    slots: int | None = None
+    """How many slots of its worker an attempt takes, if it says so."""
     requires: Requirements = ()
     depends_on: tuple[Dependency, ...] = ()
     start_after: Instant | None = None

@@ -1,0 +1,158 @@
+"""Why a Task waits, in one typed word and a sentence that says what to do.
+
+The word is the most fundamental one that holds (the order of `PendingReason`): whoever removes that obstacle may meet
+the next one, but never had to look at it before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from taskmaster.core.capacity import Shape, Survey
+from taskmaster.core.dependencies import describe
+from taskmaster.core.reason import PendingReason
+from taskmaster.core.task import Instant
+from taskmaster.core.tenant import Entry, Place, Station, Tenant
+
+NEEDS_A_PERSON: Final = frozenset(
+    {
+        PendingReason.QUEUE_NOT_FOUND,
+        PendingReason.TEMPLATE_NOT_FOUND,
+        PendingReason.INVALID_SPEC,
+        PendingReason.DEPENDENCY_CYCLE,
+    }
+)
+"""Waits that do not end by themselves: they are explained at once."""
+
+ABOVE_THE_QUEUE: Final = NEEDS_A_PERSON | {PendingReason.SUSPENDED}
+"""Words that are more fundamental than what the Task's queue has to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a Task waits."""
+
+    reason: PendingReason
+    message: str
+
+
+class Surveys:
+    """What keeps shapes from workers at one moment: each is looked at once, however many Tasks have it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, Shape], Survey] = {}
+
+    def of(self, tenant: Tenant, shape: Shape) -> Survey:
+        """Return why no worker takes a Task of a shape."""
+        key = (id(tenant), shape)
+        if key not in self._known:
+            self._known[key] = tenant.capacity.survey(shape)
+        return self._known[key]
+
+
+def reason_of(tenant: Tenant, queue: str, station: Station, shape: Shape | None, *, now: Instant) -> str:
+    """Return the word for Tasks at a station; empty if they do not wait.
+
+    Args:
+        tenant: Their namespace.
+        queue: Their queue.
+        station: Where they stand.
+        shape: What those that are ready ask of a worker; None: it does not matter, for their queue says why.
+        now: The time of day.
+    """
+    if station in (Place.HELD, Place.ENDING, Place.ANSWERING) or station in ABOVE_THE_QUEUE:
+        return station.value if isinstance(station, PendingReason) else ""
+    gate = _gate(tenant, queue, now=now)
+    if gate is PendingReason.QUEUE_PAUSED:
+        return gate
+    if isinstance(station, PendingReason):
+        return station
+    if gate is not None:
+        return gate
+    fits = shape is None or tenant.capacity.survey(shape).fitting > 0
+    return PendingReason.NO_FREE_SLOT if fits else PendingReason.NO_MATCHING_WORKER
+
+
+def explain(tenant: Tenant, entry: Entry, surveys: Surveys, *, now: Instant) -> Explanation | None:
+    """Return why a Task waits; None if it does not, or has been answered otherwise."""
+    word = reason_of(tenant, entry.task.queue, entry.station, None, now=now)
+    if not word or word == PendingReason.SUSPENDED:
+        return None
+    reason = PendingReason(word)
+    if reason is PendingReason.NO_FREE_SLOT and surveys.of(tenant, entry.shape).fitting == 0:
+        reason = PendingReason.NO_MATCHING_WORKER
+    return Explanation(reason, _message(tenant, entry, reason, surveys, now=now))
+
+
+def _gate(tenant: Tenant, queue: str, *, now: Instant) -> PendingReason | None:
+    """Return why a queue starts nothing at the moment."""
+    state = tenant.queues.get(queue)
+    if state is None:
+        return PendingReason.QUEUE_NOT_FOUND
+    if state.queue.closed:
+        return PendingReason.QUEUE_PAUSED
+    if state.bucket is not None and state.bucket.wait(now=now):
+        return PendingReason.RATE_LIMITED
+    limit = state.queue.max_running
+    return PendingReason.QUEUE_LIMIT if limit is not None and tenant.running(queue) >= limit else None
+
+
+def _message(tenant: Tenant, entry: Entry, reason: PendingReason, surveys: Surveys, *, now: Instant) -> str:
+    task = entry.task
+    state = tenant.queues.get(task.queue)
+    queue = state.queue if state is not None else None
+    match reason:
+        case PendingReason.QUEUE_NOT_FOUND:
+            return (
+                f'there is no queue "{task.queue}": create a TaskQueue of this name in namespace {task.namespace}, or '
+                'use the queue "default", which always exists'
+            )
+        case PendingReason.TEMPLATE_NOT_FOUND:
+            return (
+                f'there is no template "{task.template}": create a TaskTemplate of this name in namespace '
+                f"{task.namespace}"
+            )
+        case PendingReason.INVALID_SPEC:
+            return tenant.arguments_problem(task)
+        case PendingReason.DEPENDENCY_CYCLE | PendingReason.WAITING_FOR_DEPENDENCY:
+            return describe(tenant.dependencies.judge(task.uid))
+        case PendingReason.QUEUE_PAUSED if queue is not None:
+            field, what = ("drain", "is being drained") if queue.drain else ("paused", "is paused")
+            return f"queue {task.queue} {what}: it starts Tasks again when its spec.{field} is false"
+        case PendingReason.WAITING_FOR_START_TIME:
+            return "not to be started before spec.notBeforeTime"
+        case PendingReason.CONCURRENCY_LIMIT:
+            key, holders, limit = tenant.keys.standing(task.uid)
+            return f'{holders} of {limit} Tasks that may run at a time with the concurrency key "{key}" run'
+        case PendingReason.RATE_LIMITED if state is not None and state.bucket is not None and queue is not None:
+            limit_ = state.bucket.limit
+            return (
+                f"queue {task.queue} starts {limit_.rate:g} Tasks per second on average (rateLimit), and "
+                f"{len(state.backlog)} are ready"
+            )
+        case PendingReason.QUEUE_LIMIT if queue is not None:
+            if entry.station is PendingReason.QUEUE_LIMIT:
+                return f"queue {task.queue} has {queue.max_pending} Tasks waiting before this one (maxPending)"
+            return f"queue {task.queue} runs {tenant.running(task.queue)} of {queue.max_running} Tasks (maxRunning)"
+        case PendingReason.NO_MATCHING_WORKER:
+            survey = surveys.of(tenant, entry.shape)
+            if not survey.workers:
+                return (
+                    f"no worker is ready in namespace {task.namespace}: create a WorkerPool there, or see "
+                    f"`kubectl get workerpools -n {task.namespace} -o wide` for what keeps it from being ready"
+                )
+            return f"{survey}; see `kubectl get workerpools -n {task.namespace} -o wide`"
+        case PendingReason.NO_FREE_SLOT:
+            return _no_slot(entry, surveys.of(tenant, entry.shape))
+        case _:
+            return "the last attempt failed; the next one starts after status.notBeforeTime"
+
+
+def _no_slot(entry: Entry, survey: Survey) -> str:
+    if entry.shape.alone:
+        return (
+            f"the runner container died under this Task {entry.task.spent.runner_deaths} times in a row: it waits "
+            f"until one of the workers holds no other Task ({survey})"
+        )
+    return f"{survey}; Tasks that come first have the slots: scale a WorkerPool up to run more at a time"

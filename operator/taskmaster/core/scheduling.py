@@ -1,0 +1,110 @@
+"""Step 4 of the scheduling cycle: which waiting Tasks go to which workers.
+
+Slots go to the queue that is furthest behind its share (`shares`); it gives the Task that should start next
+(`backlog`); that one gets a worker by the queue's placement (`capacity`). A Task that no worker has room for now blocks
+its shape, not its queue: others go on. What has to run alone or needs several slots keeps a worker for itself
+meanwhile, or smaller ones would always come first. Every decision is applied at once (step 5, assume), so the next one
+already sees it.
+"""
+
+from __future__ import annotations
+
+from taskmaster.core.assignment import Assignment
+from taskmaster.core.capacity import Shape, Worker
+from taskmaster.core.queue import Placement
+from taskmaster.core.task import Instant, Task
+from taskmaster.core.tenant import QueueState, Tenant
+
+
+class Scheduling:
+    """Decides for one namespace."""
+
+    def __init__(self, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._kept: dict[Shape, str] = {}
+        """For which Task of a shape a worker is being kept, if one is."""
+
+    def decide(self, *, now: Instant, at_most: int) -> list[Assignment]:
+        """Take up to `at_most` Tasks off the backlogs and count each with a worker."""
+        tenant = self._tenant
+        tenant.wake(now=now)
+        self._unblock()
+        competing = {name: state for name, state in tenant.queues.items() if self._starts(state, now=now)}
+        tenant.shares.compete({name: state.queue.weight for name, state in competing.items()}, now=now)
+        self._give_back({shape for shape in self._kept if shape.queue not in competing})
+        decisions: list[Assignment] = []
+        while competing and len(decisions) < at_most:
+            state = competing[tenant.shares.next(competing, now=now)]
+            decision = self._next(state)
+            if decision is None:
+                del competing[state.queue.name]
+                continue
+            decisions.append(decision)
+            state.backlog.start(decision.task.uid)
+            tenant.assume(decision, now=now)
+            if state.bucket is not None:
+                state.bucket.take(now=now)
+            if not self._starts(state, now=now):
+                del competing[state.queue.name]
+        tenant.settle(now=now)
+        return decisions
+
+    def next_due(self, *, now: Instant) -> Instant | None:
+        """Return when there is something to decide although nothing happens; None when there is not."""
+        due = self._tenant.next_due()
+        for state in self._tenant.queues.values():
+            if state.bucket is not None and len(state.backlog) and (wait := state.bucket.wait(now=now)):
+                due = Instant(min(now + wait, due if due is not None else now + wait))
+        return due
+
+    def _starts(self, state: QueueState, *, now: Instant) -> bool:
+        """Whether a queue has something to start and may."""
+        queue = state.queue
+        if not len(state.backlog) or queue.closed:
+            return False
+        if queue.max_running is not None and self._tenant.running(queue.name) >= queue.max_running:
+            return False
+        return state.bucket is None or not state.bucket.wait(now=now)
+
+    def _next(self, state: QueueState) -> Assignment | None:
+        """Return what a queue starts next; None when nothing of it can start now."""
+        while (task := state.backlog.head()) is not None:
+            entry = self._tenant.entries[task.uid]
+            if task.concurrency is not None and not self._tenant.keys.room(task.uid):
+                self._tenant.park(entry)
+                continue
+            worker = self._worker(task, entry.shape, state.queue.placement)
+            if worker is not None:
+                self._kept.pop(entry.shape, None)
+                return Assignment(task, worker)
+            state.backlog.block(entry.shape)
+        return None
+
+    def _worker(self, task: Task, shape: Shape, placement: Placement) -> Worker | None:
+        capacity = self._tenant.capacity
+        if not shape.alone and (worker := capacity.place(shape, placement, avoid=task.failed_on)) is not None:
+            return worker
+        if not shape.alone and shape.slots == 1:
+            return None
+        if self._kept.get(shape, task.uid) != task.uid:
+            self._give_back({shape})
+        worker = capacity.reserve(task.uid, shape, avoid=task.failed_on)
+        self._kept[shape] = task.uid
+        return worker
+
+    def _give_back(self, shapes: set[Shape]) -> None:
+        for shape in shapes:
+            uid = self._kept.pop(shape)
+            entry = self._tenant.entries.get(uid)
+            if entry is not None and uid in self._tenant.queues[shape.queue].backlog:
+                self._tenant.capacity.release(uid)
+
+    def _unblock(self) -> None:
+        """Consider again what did not fit, where workers have got room since."""
+        freed = self._tenant.capacity.newly_free()
+        if not freed:
+            return
+        for state in self._tenant.queues.values():
+            for shape in state.backlog.blocked():
+                if self._tenant.capacity.fits(shape, freed):
+                    state.backlog.unblock(shape)
