@@ -120,6 +120,23 @@ async def test_what_fits_beside_a_process_in_its_grace_need_not_wait_for_an_olde
         assert taken(on) == (4, 2)
 
 
+async def test_of_two_that_wait_only_those_begin_that_fit_together() -> None:
+    async with working(slots=6) as on:
+        four, two = on.submit("four", **wide(4)), on.submit("two", **wide(2))
+        await begun(on, four, two)
+        on.requeue("four")
+        on.requeue("two")
+        await until(lambda: len(on.runner.stops) == 2)
+        first, second = on.submit("first", **wide(3)), on.submit("second", **wide(3))
+        await asyncio.sleep(1)
+        on.runner.exit(four)
+        await begun(on, first)
+        await asyncio.sleep(1)
+        assert second not in on.runner.frames
+        on.runner.exit(two)
+        await begun(on, second)
+
+
 async def test_while_it_is_prepared_an_attempt_holds_all_its_slots() -> None:
     async with working(slots=4) as on:
         on.create("parent")
