@@ -78,7 +78,7 @@ def _fitting(texts: Sequence[str]) -> int:
     """Return how many texts, at least one, a message has room for."""
     room = NAMES_CHARACTERS
     for number, text in enumerate(texts):
-        room -= len(text)
+        room -= len(text) + len(" -> ")
         if room < 0:
             return max(number, 1)
     return len(texts)
