@@ -72,7 +72,8 @@ def test_the_code_of_the_example_image_runs(cluster: Cluster, tenant: str) -> No
 
 
 def test_every_example_is_used() -> None:
-    used = {"hello.yaml", "demo-values.yaml", *(f"demo/{name}.yaml" for name in ("code", "command", "python", "retry"))}
+    used = {"hello.yaml", "dependencies.yaml", "demo-values.yaml"}
+    used |= {*(f"demo/{name}.yaml" for name in ("code", "command", "python", "retry"))}
     used |= {"sdk/code.yaml", "sdk/task.yaml", *(f"{name}.yaml" for name in MORE_TASKS if name != "sdk")}
     used |= {f"worker-image/{name}" for name in IMAGE_FILES}
     assert {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()} == used
