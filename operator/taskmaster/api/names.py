@@ -31,10 +31,14 @@ QUEUES_ANNOTATION: Final = f"{GROUP}/queues"
 
 SCHEDULE_LABEL: Final = f"{GROUP}/schedule"
 """On Tasks: the TaskSchedule they belong to."""
+SCHEDULED_TIME_ANNOTATION: Final = f"{GROUP}/scheduled-time"
+"""On a Task that a TaskSchedule created by time: the occurrence, without jitter and delays."""
 
 # Written by people.
 DRAIN_REQUEST_ANNOTATION: Final = f"{GROUP}/drain-request"
 """On a worker's Lease: why the worker should drain."""
+RUN_NOW_ANNOTATION: Final = f"{GROUP}/run-now"
+"""On a TaskSchedule: another value asks for a Task now."""
 TEMPLATE_HASH_ANNOTATION: Final = f"{GROUP}/template-hash"
 """On a worker Deployment: of what it was built, so that an unchanged one is not written again."""
 

@@ -51,8 +51,14 @@ class Saved:
 NOTHING_SAVED: Final = Saved()
 
 
-def assign(task: Task, worker: Worker, *, now: Instant) -> list[Operation]:
+def assign(task: Task, worker: Worker, *, now: Instant, resolved: Mapping[str, Any] | None = None) -> list[Operation]:
     """Give the next attempt of a Pending Task to a worker.
+
+    Args:
+        task: The Task, as its template and its queue complete it.
+        worker: Who gets it.
+        now: The time of day.
+        resolved: What its template came to, at the first assignment of a Task that has one.
 
     Raises:
         IllegalMove: the Task is not Pending.
@@ -73,8 +79,10 @@ def assign(task: Task, worker: Worker, *, now: Instant) -> list[Operation]:
                 "node": worker.node,
                 "assignedTime": to_wire(now),
                 "policy": encode_policy(task.policy),
+                **({} if task.slots in (None, 1) else {"slots": task.slots}),
             },
         ),
+        *([_put("resolvedRun", resolved)] if resolved is not None else []),
         _put("conditions", [_condition("Scheduled", True, "Assigned", now)]),
         *_first_sight(task),
         *_deadline(task, now),
@@ -258,11 +266,11 @@ def run_again(task: Task, *, now: Instant) -> dict[str, Any]:
     return {"metadata": {"uid": task.uid, "resourceVersion": task.resource_version}, "status": status}
 
 
-def explain(task: Task, reason: PendingReason, message: str) -> list[Operation]:
-    """Say why a Pending Task waits; answers an edit of its spec, too."""
+def explain(task: Task, reason: PendingReason | None, message: str) -> list[Operation]:
+    """Say why a Pending Task waits (None: what was said no longer holds); answers an edit of its spec, too."""
     return [
         *_waiting(task),
-        _put("reason", reason),
+        _put("reason", reason or ""),
         _put("message", message[:MESSAGE_CHARACTERS]),
         _put("observedGeneration", task.generation),
     ]
