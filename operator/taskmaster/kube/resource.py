@@ -57,6 +57,8 @@ class Resource:
 
 TASKS = Resource("taskmaster.dev", "v1alpha1", "tasks", "Task")
 TASKSCHEDULES = Resource("taskmaster.dev", "v1alpha1", "taskschedules", "TaskSchedule")
+TASKQUEUES = Resource("taskmaster.dev", "v1alpha1", "taskqueues", "TaskQueue")
+TASKTEMPLATES = Resource("taskmaster.dev", "v1alpha1", "tasktemplates", "TaskTemplate")
 WORKERPOOLS = Resource("taskmaster.dev", "v1alpha1", "workerpools", "WorkerPool")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 PODS = Resource("", "v1", "pods", "Pod")
