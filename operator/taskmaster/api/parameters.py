@@ -148,12 +148,9 @@ def _defaults(schema: Schema) -> dict[str, Any]:
 
 def _check_defaults(schema: Schema) -> Problem | None:
     for name, default in _defaults(schema).items():
+        where = path_of("parameters", ("properties", name, "default"))
         if nesting(default) >= MAX_NESTING:
-            return Problem(
-                f"parameters.properties.{name}.default: it is nested more than {MAX_NESTING - 1} levels deep"
-            )
-        alone = {"$defs": schema.get("$defs", {}), "properties": {name: schema["properties"][name]}}
-        problem = json_schema.value_problem(schema, {name: default}, "default of parameters.properties", part=alone)
-        if problem:
+            return Problem(f"{where}: it is nested more than {MAX_NESTING - 1} levels deep")
+        if problem := json_schema.value_problem(schema, default, where, part=schema["properties"][name]):
             return problem
     return None
