@@ -143,7 +143,7 @@ class Coordinator:
         clocks = {"clock": monotonic, "random": Random(seed)}
         self.assigner = Dispatcher(self.api, concurrency=16, **clocks)  # type: ignore[arg-type]
         self.cleaner = Dispatcher(self.api, concurrency=4, **clocks)  # type: ignore[arg-type]
-        self.cache = Cache(wake=lambda: self.scheduler.wake(), clock=wall_clock)
+        self.cache = Cache(wake=lambda: self.scheduler.wake(), clock=wall_clock, synced=self.synced)
         self.scheduler = Scheduler(self.cache, self.assigner, ready=self.synced, clock=wall_clock)
         selector = names.POOL_LABEL
         self.informers: dict[str, Informer[Any]] = {

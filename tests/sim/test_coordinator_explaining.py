@@ -119,7 +119,7 @@ async def test_full_workers_are_said_after_thirty_seconds_and_once(cluster: Clus
         assert reason(cluster) == ""
         await asyncio.sleep(10)
         assert reason(cluster) == "NoFreeSlot"
-        assert "1 slots" in cluster.status("t")["message"]
+        assert "0/1 workers fit: 1 busy" in cluster.status("t")["message"]
         await asyncio.sleep(600)
         assert reasons(coordinator) == ["NoFreeSlot"]
 

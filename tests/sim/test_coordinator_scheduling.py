@@ -267,7 +267,7 @@ async def test_late_failure_of_an_older_assignment_does_not_touch_the_newer_one(
         await asyncio.sleep(10)
         assert cluster.status("t")["attempt"] == 2
         assert coordinator.cache.assumed == 0
-        assert len(coordinator.cache.tenants["team-a"].backlog) == 0
+        assert len(coordinator.cache.tenants["team-a"].queues["default"].backlog) == 0
         assert [call for call in coordinator.sent("patch", "tasks") if assigns(call)][2:] == []
 
 
@@ -304,7 +304,7 @@ async def test_deleted_tasks_leave_nothing_behind(cluster: Cluster) -> None:
         await asyncio.sleep(0.1)
         cache = coordinator.cache
         assert (cache.tasks, cache.assumed, +cache.counts) == ({}, 0, {})
-        assert len(cache.tenants["team-a"].backlog) == 0
+        assert cache.tenants["team-a"].entries == {}
 
 
 async def test_recreated_under_its_name_is_another_task(cluster: Cluster) -> None:

@@ -3,23 +3,24 @@
 Deltas come in, the pure structures of `core` are kept true, and whoever must act is told by a small set of hooks. A
 Task is *assumed* from the moment an assignment is decided until the informer shows that attempt (or the write failed):
 it is neither in a backlog nor assigned twice meanwhile, however late the watch is (kube-scheduler's assume, confirm,
-forget).
+forget). Tasks are kept as their template and their queue complete them, so nobody else has to know about defaults.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from taskmaster.coordinator.leases import WorkerLease
 from taskmaster.coordinator.pods import WorkerPod
-from taskmaster.core.backlog import Backlog
-from taskmaster.core.capacity import Capacity, Worker
-from taskmaster.core.phase import Phase
-from taskmaster.core.request import may_run
-from taskmaster.core.task import DEFAULT_QUEUE, Instant, Task
+from taskmaster.core.capacity import Worker
+from taskmaster.core.queue import Queue
+from taskmaster.core.task import Instant, Task
+from taskmaster.core.template import Template
+from taskmaster.core.tenant import Tenant
 from taskmaster.kube.informer import Delta
 
 
@@ -28,20 +29,16 @@ def wall_clock() -> Instant:
     return Instant(time.time())
 
 
-@dataclass(slots=True)
-class Tenant:
-    """A namespace: its Tasks run on its own workers only."""
-
-    backlog: Backlog = field(default_factory=Backlog)
-    loners: Backlog = field(default_factory=Backlog)
-    """Tasks that have to run where no other does."""
-    capacity: Capacity = field(default_factory=Capacity)
-
-
 class Cache:
     """Everything that scheduling looks at, kept by deltas."""
 
-    def __init__(self, *, wake: Callable[[], None], clock: Callable[[], Instant] = wall_clock) -> None:
+    def __init__(
+        self,
+        *,
+        wake: Callable[[], None],
+        clock: Callable[[], Instant] = wall_clock,
+        synced: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.tenants: dict[str, Tenant] = defaultdict(Tenant)
         self.tasks: dict[str, Task] = {}
         self.pods: dict[str, WorkerPod] = {}
@@ -54,32 +51,72 @@ class Cache:
         self.pod_listeners: list[Callable[[WorkerPod | None, WorkerPod | None], None]] = []
         self.condemned: Callable[[Worker], bool] = lambda worker: False
         """Whether the reaper has declared this life of a worker dead, which the watch may not know yet."""
-        self._assumed: dict[str, int] = {}
+        self._unfilled: dict[str, Task] = {}
+        """Tasks with a template as they stand without it."""
         self._wake = wake
         self._clock = clock
+        self._synced = synced
 
     @property
     def assumed(self) -> int:
         """How many assignments are decided and not yet seen."""
-        return len(self._assumed)
+        return sum(tenant.assumed for tenant in self.tenants.values())
 
     def on_tasks(self, deltas: Sequence[Delta[Task]]) -> None:
         """Take the deltas of the Task informer."""
+        now, fresh = self._clock(), self._synced()
         for delta in deltas:
-            old, new = delta.old, delta.new
-            if old is not None:
-                self._count(old, -1)
-            if new is not None:
-                self._count(new, +1)
-                self.tasks[new.uid] = new
-                self._place(new)
-            elif old is not None:
-                self.tasks.pop(old.uid, None)
-                self._assumed.pop(old.uid, None)
-                self._drop(old)
-            for listener in self.task_listeners:
-                listener(old, new)
+            seen = delta.new or delta.old
+            assert seen is not None, "a delta has a Task before it, after it, or both"
+            old, tenant = self.tasks.get(seen.uid), self.tenants[seen.namespace]
+            if delta.new is None:
+                tenant.remove_task(old or seen, now=now)
+                self._unfilled.pop(seen.uid, None)
+                self._tell(self.tasks.pop(seen.uid, None), None)
+                continue
+            new = tenant.effective(delta.new)
+            self.tasks[new.uid] = new
+            if new.template:
+                self._unfilled[new.uid] = delta.new
+            tenant.put_task(new, now=now, fresh=fresh and old is None)
+            self._tell(old, new)
         self._wake()
+
+    def queue_changed(self, namespace: str, name: str, queue: Queue | None) -> None:
+        """Take note of a queue; None: it is gone."""
+        tenant, now = self.tenants[namespace], self._clock()
+        before = tenant.defaults_of(name)
+        if queue is None:
+            tenant.remove_queue(name, now=now)
+        else:
+            tenant.put_queue(queue, now=now)
+        if tenant.defaults_of(name) != before:
+            self._complete_again(task for task in self._tasks_of(namespace) if task.queue == name)
+        self._wake()
+
+    def template_changed(self, namespace: str, name: str, template: Template | None) -> None:
+        """Take note of a template; None: it is gone."""
+        tenant, now = self.tenants[namespace], self._clock()
+        if template is None:
+            tenant.remove_template(name, now=now)
+        else:
+            tenant.put_template(template, now=now)
+        self._complete_again(task for task in self._tasks_of(namespace) if task.template == name)
+        self._wake()
+
+    def resolved_run(self, task: Task) -> Mapping[str, Any] | None:
+        """Return what the template of a Task comes to, if that is not pinned yet."""
+        return None
+
+    def needed(self, task: Task) -> bool:
+        """Whether an unfinished Task depends on this one."""
+        tenant = self.tenants.get(task.namespace)
+        return tenant is not None and tenant.dependencies.needed(task.name)
+
+    def task_named(self, namespace: str, name: str) -> Task | None:
+        """Return the Task of a name, as far as the watch has shown."""
+        tenant = self.tenants.get(namespace)
+        return tenant.dependencies.named(name) if tenant is not None else None
 
     def on_leases(self, deltas: Sequence[Delta[WorkerLease]]) -> None:
         """Take the deltas of the Lease informer."""
@@ -110,26 +147,6 @@ class Cache:
             for listener in self.pod_listeners:
                 listener(delta.old, delta.new)
 
-    def assume(self, task: Task) -> None:
-        """Note that the next attempt of a Task has been decided (its slot is taken already)."""
-        self._assumed[task.uid] = task.attempt + 1
-
-    def forget(self, task: Task, *, retry_after: float, in_doubt: bool) -> None:
-        """Note that the write of an assignment failed; the Task may be decided again `retry_after` seconds from now.
-
-        While it is in doubt whether the write was applied, the slot stays taken: until then, or until the watch tells.
-        """
-        if self._assumed.get(task.uid) != task.attempt + 1:
-            return
-        del self._assumed[task.uid]
-        current = self.tasks.get(task.uid)
-        waits = current is not None and current.phase is Phase.PENDING
-        if not (waits and in_doubt):
-            self.tenants[task.namespace].capacity.free(task.uid)
-        if current is not None and waits:
-            self._queue(current, until=Instant(self._clock() + retry_after))
-        self._wake()
-
     def review(self, pod_uid: str) -> None:
         """Judge anew whether a worker, if it is one, may be given Tasks."""
         if (lease := self.leases.get(pod_uid)) is not None:
@@ -141,43 +158,26 @@ class Cache:
         fit = pod is not None and not (pod.leaving or pod.over or pod.agent_down)
         return worker.schedulable and fit and not self.condemned(worker)
 
-    def _place(self, task: Task) -> None:
-        assumed = self._assumed.get(task.uid)
-        if assumed is not None:
-            if task.attempt < assumed:
-                return
-            del self._assumed[task.uid]
-        tenant = self.tenants[task.namespace]
-        if task.held and task.holder is not None:
-            self._unqueue(task)
-            tenant.capacity.take(task.uid, task.holder.pod_uid, alone=task.runs_alone)
-        elif task.phase is Phase.PENDING:
-            tenant.capacity.free(task.uid)
-            if not (task.runs_alone and may_run(task)):
-                tenant.capacity.release(task.uid)
-            self._queue(task)
-        else:
-            self._drop(task)
+    def _tell(self, old: Task | None, new: Task | None) -> None:
+        for task, by in ((old, -1), (new, +1)):
+            if task is not None:
+                self.counts[task.queue, task.phase] += by
+        for listener in self.task_listeners:
+            listener(old, new)
 
-    def _queue(self, task: Task, *, until: Instant | None = None) -> None:
-        tenant = self.tenants[task.namespace]
-        waits = task.queue == DEFAULT_QUEUE and may_run(task)
-        for backlog, fits in ((tenant.backlog, not task.runs_alone), (tenant.loners, task.runs_alone)):
-            if waits and fits:
-                backlog.put(task, now=self._clock(), until=until)
-            else:
-                backlog.discard(task.uid)
+    def _tasks_of(self, namespace: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.namespace == namespace]
 
-    def _unqueue(self, task: Task) -> None:
-        tenant = self.tenants[task.namespace]
-        tenant.backlog.discard(task.uid)
-        tenant.loners.discard(task.uid)
-
-    def _drop(self, task: Task) -> None:
-        tenant = self.tenants[task.namespace]
-        self._unqueue(task)
-        tenant.capacity.free(task.uid)
-        tenant.capacity.release(task.uid)
+    def _complete_again(self, tasks: Iterable[Task]) -> None:
+        """Let Tasks have the defaults that their queue or template gives them now."""
+        now = self._clock()
+        for old in list(tasks):
+            tenant = self.tenants[old.namespace]
+            new = tenant.effective(self._unfilled.get(old.uid, old))
+            if new != old:
+                self.tasks[new.uid] = new
+                tenant.put_task(new, now=now)
+                self._tell(old, new)
 
     def _seat(self, worker: Worker) -> None:
         seated = replace(worker, schedulable=self.schedulable(worker))
@@ -189,6 +189,3 @@ class Cache:
         if self.leases.get(lease.worker.pod_uid) == lease:
             del self.leases[lease.worker.pod_uid]
             self.tenants[lease.worker.namespace].capacity.remove_worker(lease.worker.pod_uid)
-
-    def _count(self, task: Task, by: int) -> None:
-        self.counts[task.queue, task.phase] += by

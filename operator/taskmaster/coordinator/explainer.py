@@ -2,8 +2,8 @@
 
 A wait that only needs time (no free slot) is explained after 30 s, the longest wait first, only when the reason
 changes, and within a budget: explanations may not slow down the work they explain. A wait that needs a person (no such
-queue) is explained at once. An edit is always answered, because `kubectl wait` hangs until `observedGeneration`
-follows.
+queue) is explained at once, and no longer once it is over. An edit is always answered, because `kubectl wait` hangs
+until `observedGeneration` follows. What to say is decided by `core.explanation`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from typing import Final
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.writes import status_write, worth_repeating
+from taskmaster.core.explanation import NEEDS_A_PERSON, Surveys, explain, message
 from taskmaster.core.heap import KeyedHeap
-from taskmaster.core.phase import Phase
 from taskmaster.core.reason import PendingReason
 from taskmaster.core.request import may_run, open_request
-from taskmaster.core.task import DEFAULT_QUEUE, Instant, Task
+from taskmaster.core.task import Instant, Task
+from taskmaster.core.tenant import Place
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
 
-NO_WORKER_SECONDS: Final = 5.0
-"""How long a Task waits before it is said that no worker is there: workers may just be starting."""
+SOON_SECONDS: Final = 5.0
+"""How long a Task waits before it is said that its queue is paused, or that no worker fits: some may be starting."""
 
-NO_SLOT_SECONDS: Final = 30.0
-"""How long a Task waits before it is said that all slots are taken."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long a Task waits before it is said for what, if that only needs time."""
+
+_SAID_SOON: Final = frozenset({PendingReason.NO_MATCHING_WORKER, PendingReason.QUEUE_PAUSED})
 
 SHARE_OF_WRITES: Final = 0.05
 """Explanations per other write."""
@@ -75,50 +78,31 @@ class Explainer:
         for uid in again:
             if (task := self._cache.tasks.get(uid)) is not None:
                 self._answer(task)
-        now = self._clock()
-        if now - self._last_write > NO_SLOT_SECONDS:
+        now, surveys = self._clock(), Surveys()
+        if now - self._last_write > PATIENCE_SECONDS:
             self._allowance = min(MAX_ALLOWANCE, self._allowance + IDLE_ALLOWANCE_PER_SECOND)
         for _ in range(LOOKS_PER_STEP):
             first = self._due.first()
             if self._allowance < 1 or first is None or first[0] > now:
                 return
-            uid = first[1]
-            task = self._cache.tasks.get(uid)
-            if task is None or task.phase is not Phase.PENDING:
-                self._forget(uid)
-                continue
-            patience = max(self._since[uid], task.not_before or 0.0) + NO_SLOT_SECONDS
-            self._due.put(uid, patience if now < patience else now + NO_SLOT_SECONDS)
-            explanation = self._explain(task, now)
-            if explanation is not None and explanation[0] != task.reason:
-                self._allowance -= 1
-                self._write(task, patches.explain(task, *explanation))
+            self._look(first[1], surveys, now)
 
-    def _explain(self, task: Task, now: Instant) -> tuple[PendingReason, str] | None:
-        if task.not_before is not None and task.not_before > now:
-            return None
-        workers = self._cache.tenants[task.namespace].capacity.workers()
-        ready = [worker for worker in workers if worker.schedulable]
-        if not ready:
-            return (
-                PendingReason.NO_MATCHING_WORKER,
-                f"no worker is ready in namespace {task.namespace}: create a WorkerPool there, or see "
-                f"`kubectl get workerpools -n {task.namespace} -o wide` for what keeps it from being ready",
-            )
-        if now - max(self._since[task.uid], task.not_before or 0.0) < NO_SLOT_SECONDS:
-            return None
-        if task.runs_alone:
-            return (
-                PendingReason.NO_FREE_SLOT,
-                f"the runner container died under this Task {task.spent.runner_deaths} times in a row: it waits until "
-                "one of the workers holds no other Task",
-            )
-        slots = sum(worker.slots for worker in ready)
-        return (
-            PendingReason.NO_FREE_SLOT,
-            f"all {slots} slots of {len(ready)} ready workers are taken by Tasks that come first; "
-            "scale a WorkerPool up to run more at a time",
-        )
+    def _look(self, uid: str, surveys: Surveys, now: Instant) -> None:
+        task = self._cache.tasks.get(uid)
+        tenant = self._cache.tenants[task.namespace] if task is not None else None
+        entry = tenant.entries.get(uid) if tenant is not None else None
+        if task is None or tenant is None or entry is None or entry.station is Place.HELD or not may_run(task):
+            self._forget(uid)
+            return
+        patience = max(self._since[uid], task.not_before or 0.0) + PATIENCE_SECONDS
+        self._due.put(uid, patience if now < patience else now + PATIENCE_SECONDS)
+        reason = explain(tenant, entry, surveys, now=now)
+        if reason is None or reason == task.reason:
+            return
+        if now < patience and reason not in _SAID_SOON | NEEDS_A_PERSON:
+            return
+        self._allowance -= 1
+        self._write(task, patches.explain(task, reason, message(tenant, entry, reason, surveys)))
 
     def _on_task(self, old: Task | None, new: Task | None) -> None:
         if old is not None and (new is None or (old.phase, old.attempt) != (new.phase, new.attempt)):
@@ -129,23 +113,28 @@ class Explainer:
             if old is not None:
                 self._forget(old.uid)
             return
-        if new.queue != DEFAULT_QUEUE or not may_run(new):
+        if not may_run(new):
             self._forget(new.uid)
         elif new.uid not in self._since:
             now = self._clock()
             self._since[new.uid] = now
-            self._due.put(new.uid, max(now, new.not_before or now) + NO_WORKER_SECONDS)
+            self._due.put(new.uid, max(now, new.not_before or now) + SOON_SECONDS)
         self._answer(new)
 
     def _answer(self, task: Task) -> None:
-        """Write at once what cannot wait: that there is no such queue, or that an edit was seen."""
+        """Write at once what cannot wait: that a person has to do something, or that an edit was seen."""
         if open_request(task) is not None:
             return  # its answer will say so
-        lost = may_run(task) and task.queue != DEFAULT_QUEUE
-        if lost and (task.edit_unanswered or task.reason != PendingReason.QUEUE_NOT_FOUND):
-            self._write(task, patches.explain(task, PendingReason.QUEUE_NOT_FOUND, _no_queue(task.queue)))
+        tenant = self._cache.tenants[task.namespace]
+        entry = tenant.entries.get(task.uid)
+        if entry is not None and entry.station in NEEDS_A_PERSON and may_run(task):
+            reason = PendingReason(entry.station)
+            if task.edit_unanswered or task.reason != reason:
+                self._write(task, patches.explain(task, reason, message(tenant, entry, reason, Surveys())))
         elif task.edit_unanswered:
             self._write(task, patches.observe_generation(task))
+        elif task.reason in NEEDS_A_PERSON and may_run(task):
+            self._write(task, patches.explain(task, None, ""))
 
     def _forget(self, uid: str) -> None:
         self._due.discard(uid)
@@ -157,7 +146,3 @@ class Explainer:
                 self._again.add(task.uid)
 
         self._dispatcher.submit(status_write(task, patch, done))
-
-
-def _no_queue(queue: str) -> str:
-    return f'there is no queue "{queue}": use the queue "default", which always exists'

@@ -210,7 +210,7 @@ def _slot_counts(cache: Cache) -> dict[tuple[str, str, str], int]:
     counts: dict[tuple[str, str, str], int] = {}
     for namespace, tenant in cache.tenants.items():
         for worker in tenant.capacity.workers():
-            used = len(tenant.capacity.held_by(worker.pod_uid))
+            used = tenant.capacity.used(worker.pod_uid)
             free = max(0, worker.slots - used) if worker.schedulable else 0
             for state, number in (("used", used), ("free", free)):
                 labels = (namespace, worker.pool, state)

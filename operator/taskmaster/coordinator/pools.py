@@ -231,7 +231,7 @@ class PoolController:
         capacity = self._cache.tenants[key[0]].capacity if key[0] in self._cache.tenants else None
         workers = [worker for worker in capacity.workers() if worker.pool == key[1]] if capacity else []
         ready = [worker for worker in workers if worker.schedulable]
-        held = {worker.pod_uid: len(capacity.held_by(worker.pod_uid)) for worker in workers} if capacity else {}
+        held = {worker.pod_uid: capacity.used(worker.pod_uid) for worker in workers} if capacity else {}
         status: Object = {
             "observedGeneration": pool["metadata"]["generation"],
             "replicas": self._deployments.get(key, {}).get("status", {}).get("replicas", 0),

@@ -2,8 +2,9 @@
 
 1 take deltas (done by the informers, in the cache), 2 take heads, 3 snapshot (the structures *are* the snapshot:
 nothing else runs during a cycle), 4 assign, 5 assume, 6 dispatch, 7 requeue the rest (what did not fit never left its
-backlog). The cycle runs when something changed or a delayed Task becomes due; on an idle system it sleeps, and there is
-no delay of its own between a change and the cycle.
+backlog). What follows for Tasks without a worker (skipped, replaced, rejected, asked to stop) is dispatched on the way.
+The cycle runs when something changed or becomes due; on an idle system it sleeps, and there is no delay of its own
+between a change and the cycle.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Final
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
-from taskmaster.coordinator.writes import status_write
-from taskmaster.core.assignment import Assignment, assign
+from taskmaster.coordinator.writes import status_write, worth_repeating
+from taskmaster.core.assignment import Assignment, Ending, Stop
+from taskmaster.core.heap import KeyedHeap
+from taskmaster.core.scheduling import Scheduling
 from taskmaster.core.task import Instant
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import ServerError, Unanswered
@@ -46,6 +49,9 @@ class Scheduler:
         self._dispatcher = dispatcher
         self._ready = ready
         self._clock = clock
+        self._schedulings: dict[str, Scheduling] = {}
+        self._again: KeyedHeap[float] = KeyedHeap()
+        """Uids of Tasks for which something follows that could not be written, by when it is tried again."""
         self._changed = asyncio.Event()
         self.cycles = 0
 
@@ -65,18 +71,34 @@ class Scheduler:
             return None
         self.cycles += 1
         now = self._clock()
-        due: list[Instant] = []
-        for tenant in self._cache.tenants.values():
-            backlogs = (tenant.backlog, tenant.loners)
-            for task in (task for backlog in backlogs for task in backlog.wake(now=now)):
-                # Of a write whose fate was in doubt: the watch has not confirmed it since.
-                tenant.capacity.free(task.uid)
+        self._repeat(now)
+        due: list[float] = []
+        for namespace in self._turns():
+            tenant = self._cache.tenants[namespace]
+            scheduling = self._schedulings.get(namespace) or self._schedulings.setdefault(namespace, Scheduling(tenant))
             room = MAX_ASSUMED - self._cache.assumed
-            for decision in assign(*backlogs, tenant.capacity, at_most=room):
-                self._cache.assume(decision.task)
+            for decision in scheduling.decide(now=now, at_most=room):
                 self._dispatch(decision, now)
-            due += [next_due for backlog in backlogs if (next_due := backlog.next_due()) is not None]
+            verdicts, tenant.verdicts = tenant.verdicts, []
+            for verdict in verdicts:
+                self._follow(verdict, now)
+            if (next_due := scheduling.next_due(now=now)) is not None:
+                due.append(next_due)
+        if (first := self._again.first()) is not None:
+            due.append(first[0])
         return max(0.0, min(due) - now) if due else None
+
+    def _turns(self) -> list[str]:
+        """Return the namespaces, another one first each time: none can keep the others from being decided."""
+        names = list(self._cache.tenants)
+        first = self.cycles % max(1, len(names))
+        return names[first:] + names[:first]
+
+    def _repeat(self, now: Instant) -> None:
+        while (first := self._again.first()) is not None and first[0] <= now:
+            self._again.discard(first[1])
+            if (task := self._cache.tasks.get(first[1])) is not None:
+                self._cache.tenants[task.namespace].reconsider(task.uid, now=now)
 
     def _dispatch(self, decision: Assignment, now: Instant) -> None:
         task = decision.task
@@ -88,6 +110,27 @@ class Scheduler:
                     extra={"task": f"{task.namespace}/{task.name}", "error": str(outcome.error)},
                 )
                 in_doubt = isinstance(outcome.error, Unanswered | ServerError)
-                self._cache.forget(task, retry_after=RETRY_AFTER_FAILURE, in_doubt=in_doubt)
+                now = self._clock()
+                until = Instant(now + RETRY_AFTER_FAILURE)
+                self._cache.tenants[task.namespace].forget(task, until=until, in_doubt=in_doubt, now=now)
+                self.wake()
 
-        self._dispatcher.submit(status_write(task, patches.assign(task, decision.worker, now=now), done))
+        patch = patches.assign(task, decision.worker, now=now, resolved=self._cache.resolved_run(task))
+        self._dispatcher.submit(status_write(task, patch, done))
+
+    def _follow(self, verdict: Ending | Stop, now: Instant) -> None:
+        task = verdict.task
+        known = self._cache.tasks.get(task.uid)
+        if known is None or known.resource_version != task.resource_version:
+            return  # its newer version has had a verdict of its own
+
+        def done(outcome: Outcome) -> None:
+            if worth_repeating(outcome):
+                self._again.put(task.uid, self._clock() + RETRY_AFTER_FAILURE)
+                self.wake()
+
+        if isinstance(verdict, Stop):
+            patch = patches.request_stop(task, verdict.reason, now=now)
+        else:
+            patch = patches.end_waiting(task, verdict.phase, verdict.reason, verdict.message, now=now)
+        self._dispatcher.submit(status_write(task, patch, done))

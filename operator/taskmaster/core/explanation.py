@@ -6,7 +6,7 @@ the next one, but never had to look at it before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 from typing import Final
 
 from taskmaster.core.capacity import Shape, Survey
@@ -29,14 +29,6 @@ ABOVE_THE_QUEUE: Final = NEEDS_A_PERSON | {PendingReason.SUSPENDED}
 """Words that are more fundamental than what the Task's queue has to say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a Task waits."""
-
-    reason: PendingReason
-    message: str
-
-
 class Surveys:
     """What keeps shapes from workers at one moment: each is looked at once, however many Tasks have it."""
 
@@ -51,14 +43,17 @@ class Surveys:
         return self._known[key]
 
 
-def reason_of(tenant: Tenant, queue: str, station: Station, shape: Shape | None, *, now: Instant) -> str:
+def reason_of(
+    tenant: Tenant, queue: str, station: Station, shape: Shape | None, surveys: Surveys, *, now: Instant
+) -> str:
     """Return the word for Tasks at a station; empty if they do not wait.
 
     Args:
         tenant: Their namespace.
         queue: Their queue.
         station: Where they stand.
-        shape: What those that are ready ask of a worker; None: it does not matter, for their queue says why.
+        shape: What those that are ready ask of a worker.
+        surveys: What is known about workers.
         now: The time of day.
     """
     if station in (Place.HELD, Place.ENDING, Place.ANSWERING) or station in ABOVE_THE_QUEUE:
@@ -70,19 +65,27 @@ def reason_of(tenant: Tenant, queue: str, station: Station, shape: Shape | None,
         return station
     if gate is not None:
         return gate
-    fits = shape is None or tenant.capacity.survey(shape).fitting > 0
+    fits = shape is None or surveys.of(tenant, shape).fitting > 0
     return PendingReason.NO_FREE_SLOT if fits else PendingReason.NO_MATCHING_WORKER
 
 
-def explain(tenant: Tenant, entry: Entry, surveys: Surveys, *, now: Instant) -> Explanation | None:
-    """Return why a Task waits; None if it does not, or has been answered otherwise."""
-    word = reason_of(tenant, entry.task.queue, entry.station, None, now=now)
-    if not word or word == PendingReason.SUSPENDED:
-        return None
-    reason = PendingReason(word)
-    if reason is PendingReason.NO_FREE_SLOT and surveys.of(tenant, entry.shape).fitting == 0:
-        reason = PendingReason.NO_MATCHING_WORKER
-    return Explanation(reason, _message(tenant, entry, reason, surveys, now=now))
+def explain(tenant: Tenant, entry: Entry, surveys: Surveys, *, now: Instant) -> PendingReason | None:
+    """Return the word for why a Task waits; None if it does not, or has been answered otherwise."""
+    word = reason_of(tenant, entry.task.queue, entry.station, entry.shape, surveys, now=now)
+    return PendingReason(word) if word and word != PendingReason.SUSPENDED else None
+
+
+def pending(tenant: Tenant, *, now: Instant) -> Counter[tuple[str, str]]:
+    """Count the Tasks that wait, by queue and reason; O(stations + shapes * workers)."""
+    surveys = Surveys()
+    counts: Counter[tuple[str, str]] = Counter()
+    for (queue, station), number in tenant.counts.items():
+        if station is Place.READY:
+            for shape, waiting in tenant.queues[queue].backlog.shapes():
+                counts[queue, reason_of(tenant, queue, station, shape, surveys, now=now)] += waiting
+        elif word := reason_of(tenant, queue, station, None, surveys, now=now):
+            counts[queue, word] += number
+    return +counts
 
 
 def _gate(tenant: Tenant, queue: str, *, now: Instant) -> PendingReason | None:
@@ -98,7 +101,8 @@ def _gate(tenant: Tenant, queue: str, *, now: Instant) -> PendingReason | None:
     return PendingReason.QUEUE_LIMIT if limit is not None and tenant.running(queue) >= limit else None
 
 
-def _message(tenant: Tenant, entry: Entry, reason: PendingReason, surveys: Surveys, *, now: Instant) -> str:
+def message(tenant: Tenant, entry: Entry, reason: PendingReason, surveys: Surveys) -> str:
+    """Return what to tell people about a reason that `explain` has found."""
     task = entry.task
     state = tenant.queues.get(task.queue)
     queue = state.queue if state is not None else None

@@ -25,7 +25,7 @@ from taskmaster.core.concurrency import ConcurrencyKeys
 from taskmaster.core.dependencies import Cyclic, Dependencies, Moot, Waiting
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.phase import Phase
-from taskmaster.core.policy import SAYS_NOTHING, resolve
+from taskmaster.core.policy import SAYS_NOTHING, Overrides, resolve
 from taskmaster.core.queue import Queue, WhenFull
 from taskmaster.core.reason import EndReason, PendingReason
 from taskmaster.core.request import may_run
@@ -176,6 +176,11 @@ class Tenant:
             self._reconsider((each for each in self.entries.values() if each.task.template == name), now=now)
             self.settle(now=now)
 
+    def defaults_of(self, queue: str) -> Overrides:
+        """Return what a queue says about the policies of its Tasks."""
+        state = self.queues.get(queue)
+        return state.queue.overrides if state is not None else SAYS_NOTHING
+
     def effective(self, task: Task) -> Task:
         """Return a Task as its template and its queue complete it.
 
@@ -185,8 +190,7 @@ class Tenant:
         if task.held:
             return task
         template = self.templates.get(task.template) if task.template else None
-        state = self.queues.get(task.queue)
-        queue_says = state.queue.overrides if state is not None else SAYS_NOTHING
+        queue_says = self.defaults_of(task.queue)
         if template is None and queue_says is SAYS_NOTHING:
             return task
         if template is None:
