@@ -8,7 +8,7 @@ from tests.sim.memory_api import Fault, MemoryApi
 from tests.sim.memory_server import MemoryServer
 
 from taskmaster.api import names
-from taskmaster.api.crd import files, task_crd, workerpool_crd
+from taskmaster.api.crd import all_crds, files
 from taskmaster.coordinator import crds
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import Forbidden, Unanswered
@@ -23,7 +23,7 @@ def server() -> MemoryServer:
 
 
 def install(server: MemoryServer, *, revision: str | None = None) -> None:
-    for crd in (task_crd(), workerpool_crd()):
+    for crd in all_crds():
         server.create(CRDS, None, crd)
         if revision is not None:
             annotate(server, crd["metadata"]["name"], revision)
@@ -72,7 +72,7 @@ async def test_packaged_crds_are_installed_upgraded_and_never_made_older(server:
         (tmp_path / name).write_text(text)
     packaged = crds.read(tmp_path)
     api = MemoryApi(server)
-    assert await crds.apply(api, packaged) == ["tasks.taskmaster.dev", "workerpools.taskmaster.dev"]
+    assert await crds.apply(api, packaged) == [f"{plural}.taskmaster.dev" for plural in crds.PLURALS]
     assert await crds.trouble(api) == ""
     annotate(server, "tasks.taskmaster.dev", "0")
     annotate(server, "workerpools.taskmaster.dev", "99")

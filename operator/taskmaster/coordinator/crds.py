@@ -27,7 +27,7 @@ CHECK_SECONDS: Final = 5.0
 FIELD_MANAGER: Final = "helm"
 """Helm's own: it applies the CRDs at each installation, and would meet another manager's fields as conflicts."""
 
-PLURALS = ("tasks", "workerpools")
+PLURALS = ("tasks", "taskqueues", "taskschedules", "tasktemplates", "workerpools")
 REMEDY = (
     "run `kubectl apply --server-side --force-conflicts --field-manager=helm -f crds/` from the release's sources, "
     "or `helm upgrade` with its hooks enabled"
