@@ -1,7 +1,7 @@
-"""Finished Tasks are deleted when their time is over, and never a Task that has changed since it was judged."""
+"""Finished Tasks are deleted when their time is over, never one that is needed or has changed since it was judged."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -170,6 +170,98 @@ async def test_many_expiring_at_once_are_all_deleted(cluster: Cluster) -> None:
         assert cluster.phases() == {}
         assert most <= 256
         assert cluster.server.writes["delete", "tasks"] == 600
+
+
+def needing(*names: str) -> dict[str, Any]:
+    return {"dependsOn": [{"name": name} for name in names], "ttlSecondsAfterFinished": 1_000}
+
+
+def delete_it(cluster: Cluster) -> None:
+    cluster.delete("child")
+
+
+def cancel_it(cluster: Cluster) -> None:
+    cluster.edit("child", cancel=True)
+
+
+def let_it_need_others(cluster: Cluster) -> None:
+    cluster.edit("child", **needing("later"))
+
+
+def let_it_run(cluster: Cluster) -> None:
+    cluster.submit("later", ttlSecondsAfterFinished=1_000)
+
+
+@pytest.mark.parametrize("release", [delete_it, cancel_it, let_it_need_others, let_it_run])
+async def test_finished_task_outlives_its_time_while_an_unfinished_one_depends_on_it(
+    cluster: Cluster, release: Callable[[Cluster], None]
+) -> None:
+    coordinator = Coordinator(cluster)
+    async with coordinator.leading():
+        cluster.submit("child", **needing("t", "later"))
+        await finished(cluster, ttlSecondsAfterFinished=10)
+        await asyncio.sleep(500)
+        assert "t" in cluster.phases()
+        assert coordinator.sent("delete", "tasks") == []
+        release(cluster)
+        await asyncio.sleep(1.5)
+        assert "t" not in cluster.phases()
+        assert len(coordinator.sent("delete", "tasks")) == 1
+
+
+async def test_needed_task_is_kept_by_who_began_to_lead_later(cluster: Cluster) -> None:
+    async with Coordinator(cluster).leading():
+        cluster.submit("child", **needing("t", "later"))
+        await finished(cluster, ttlSecondsAfterFinished=10)
+    await asyncio.sleep(500)
+    async with Coordinator(cluster).leading():
+        await asyncio.sleep(500)
+        assert "t" in cluster.phases()
+        cluster.delete("child")
+        await asyncio.sleep(0.5)
+        assert cluster.phases() == {}
+
+
+async def test_task_that_is_no_longer_needed_lives_as_long_as_any(cluster: Cluster) -> None:
+    async with Coordinator(cluster).leading():
+        cluster.submit("child", **needing("t", "later"))
+        await finished(cluster, ttlSecondsAfterFinished=30)
+        cluster.delete("child")
+        await asyncio.sleep(29)
+        assert "t" in cluster.phases()
+        await asyncio.sleep(1)
+        assert cluster.phases() == {}
+
+
+async def test_task_is_kept_until_the_last_that_needs_it_has_ended(cluster: Cluster) -> None:
+    coordinator = Coordinator(cluster)
+    async with coordinator.leading():
+        for number in range(3):
+            cluster.submit(f"child-{number}", **needing("t", "later"))
+        await finished(cluster, ttlSecondsAfterFinished=10)
+        await asyncio.sleep(50)
+        for number in range(3):
+            assert "t" in cluster.phases()
+            cluster.delete(f"child-{number}")
+            await asyncio.sleep(50)
+        assert cluster.phases() == {}
+        assert len(coordinator.sent("delete", "tasks")) == 1
+
+
+async def test_task_that_failed_is_kept_while_what_it_makes_moot_is_not_ended(cluster: Cluster) -> None:
+    """Each is Skipped because of the one before it; nothing is lost on the way."""
+    coordinator = Coordinator(cluster)
+    async with coordinator.leading():
+        cluster.submit("t0", ttlSecondsAfterFinished=0, suspend=True)
+        for number in range(1, 6):
+            cluster.submit(f"t{number}", **needing(f"t{number - 1}"))
+        await asyncio.sleep(1)
+        cluster.edit("t0", cancel=True)
+        await asyncio.sleep(1)
+        assert cluster.phases() == {f"t{number}": "Skipped" for number in range(1, 6)}
+        assert cluster.status("t5")["message"] == (
+            'needs "t4" to have succeeded, but it was Skipped because "t0" was Cancelled'
+        )
 
 
 async def test_sleeping_until_the_next_expiry_costs_nothing(cluster: Cluster) -> None:
