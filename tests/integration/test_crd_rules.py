@@ -355,7 +355,7 @@ def rule(**given: object) -> Object:
 
 
 BAD_SPECS: list[tuple[Object, str]] = [
-    ({}, "spec.run: Required value"),
+    ({}, "exactly one of run, templateRef must be set"),
     ({"run": {}}, "exactly one of command, script, python, http must be set"),
     (
         {"run": {"command": ["a"], "script": {"source": "b"}}},
