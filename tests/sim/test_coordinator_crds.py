@@ -72,7 +72,7 @@ async def test_packaged_crds_are_installed_upgraded_and_never_made_older(server:
         (tmp_path / name).write_text(text)
     packaged = crds.read(tmp_path)
     api = MemoryApi(server)
-    assert await crds.apply(api, packaged) == [f"{plural}.taskmaster.dev" for plural in crds.PLURALS]
+    assert await crds.apply(api, packaged) == sorted(f"{plural}.taskmaster.dev" for plural in crds.PLURALS)
     assert await crds.trouble(api) == ""
     annotate(server, "tasks.taskmaster.dev", "0")
     annotate(server, "workerpools.taskmaster.dev", "99")
