@@ -84,5 +84,6 @@ def unmet(requirements: Requirements, labels: Mapping[str, str]) -> Requirement 
 
 def _whole(text: str | None) -> int | None:
     # As strconv.ParseInt does: int() alone would take "1_000", " 7 " and digits of other scripts.
-    digits = (text or "").removeprefix("-").removeprefix("+")
-    return int(text or "") if digits.isascii() and digits.isdecimal() and len(digits) < 20 else None
+    text = text or ""
+    digits = text[1:] if text.startswith(("-", "+")) else text
+    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else None
