@@ -12,16 +12,21 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from taskmaster.api import templates
 from taskmaster.coordinator.leases import WorkerLease
 from taskmaster.coordinator.pods import WorkerPod
 from taskmaster.core.capacity import Worker
+from taskmaster.core.explanation import pending
 from taskmaster.core.queue import Queue
 from taskmaster.core.task import Instant, Task
 from taskmaster.core.template import Template
 from taskmaster.core.tenant import Tenant
 from taskmaster.kube.informer import Delta
+
+UNKNOWN_QUEUE: Final = "(unknown)"
+"""What queues are called in metrics that nobody has created: a Task's word must not make a time series."""
 
 
 def wall_clock() -> Instant:
@@ -39,7 +44,7 @@ class Cache:
         clock: Callable[[], Instant] = wall_clock,
         synced: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.tenants: dict[str, Tenant] = defaultdict(Tenant)
+        self.tenants: dict[str, Tenant] = defaultdict(lambda: Tenant(_arguments_problem))
         self.tasks: dict[str, Task] = {}
         self.pods: dict[str, WorkerPod] = {}
         self.leases: dict[str, WorkerLease] = {}
@@ -105,8 +110,25 @@ class Cache:
         self._wake()
 
     def resolved_run(self, task: Task) -> Mapping[str, Any] | None:
-        """Return what the template of a Task comes to, if that is not pinned yet."""
-        return None
+        """Return what the template of a Task that is being assigned comes to, if that is not pinned yet."""
+        if not task.template or task.resolved:
+            return None
+        resolved = templates.resolve(self.tenants[task.namespace].templates[task.template], task.args)
+        assert not isinstance(resolved, templates.Problem), "a Task whose arguments do not fit is not ready"
+        return resolved
+
+    def has_queue(self, name: str, namespace: str | None = None) -> bool:
+        """Whether there is a queue of this name, in one namespace or any."""
+        tenants = self.tenants.values() if namespace is None else [self.tenants[namespace]]
+        return any(name in tenant.queues for tenant in tenants)
+
+    def pending(self) -> Counter[tuple[str, str, str]]:
+        """Count the Tasks that wait, by namespace, queue and reason."""
+        now, counts = self._clock(), Counter[tuple[str, str, str]]()
+        for namespace, tenant in self.tenants.items():
+            for (queue, reason), number in pending(tenant, now=now).items():
+                counts[namespace, queue if queue in tenant.queues else UNKNOWN_QUEUE, reason] += number
+        return counts
 
     def needed(self, task: Task) -> bool:
         """Whether an unfinished Task depends on this one."""
@@ -189,3 +211,8 @@ class Cache:
         if self.leases.get(lease.worker.pod_uid) == lease:
             del self.leases[lease.worker.pod_uid]
             self.tenants[lease.worker.namespace].capacity.remove_worker(lease.worker.pod_uid)
+
+
+def _arguments_problem(task: Task, template: Template) -> str:
+    resolved = templates.resolve(template, task.args)
+    return resolved.message if isinstance(resolved, templates.Problem) else ""

@@ -17,17 +17,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from taskmaster.coordinator.cache import Cache
+from taskmaster.coordinator.cache import UNKNOWN_QUEUE, Cache
 from taskmaster.core.phase import Phase
 from taskmaster.core.task import DEFAULT_QUEUE, Task
 
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 DURATION_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
-
-
-def queue_label(queue: str) -> str:
-    """Return what a queue is called in labels: a name that nobody has created must not make a time series."""
-    return queue if queue == DEFAULT_QUEUE else "(unknown)"
 
 
 class RequestMetrics:
@@ -83,6 +78,8 @@ class TaskMetrics:
         self._tasks: dict[str, _Times] = {}
         self.counting: Callable[[], bool] = lambda: False
         """Whether what arrives is news; False while the first list is read."""
+        self.has_queue: Callable[[Task], bool] = lambda task: task.queue == DEFAULT_QUEUE
+        """Whether the queue that a Task names exists."""
         self._transitions = Counter(
             "taskmaster_task_transitions_total",
             "Tasks that entered a phase, by the reason recorded with it.",
@@ -136,26 +133,29 @@ class TaskMetrics:
             times = self._tasks[new.uid] = _Times(now if fresh else None)
         if new.attempt > times.attempt:
             if times.seen is not None and times.attempt == 0 and new.attempt == 1:
-                self._queue_wait.labels(queue_label(new.queue)).observe(now - times.seen)
+                self._queue_wait.labels(self._queue(new)).observe(now - times.seen)
             times.attempt = new.attempt
             times.assigned = now if new.phase is Phase.ASSIGNED else None
         if old is None or (old.phase, old.attempt) != (new.phase, new.attempt):
-            self._transitions.labels(queue_label(new.queue), new.phase, new.reason).inc()
+            self._transitions.labels(self._queue(new), new.phase, new.reason).inc()
             if new.finished and old is not None:
                 self._finished(new, times, now)
+
+    def _queue(self, task: Task) -> str:
+        return task.queue if self.has_queue(task) else UNKNOWN_QUEUE
 
     def _finished(self, task: Task, times: _Times, now: float) -> None:
         self._tasks.pop(task.uid, None)
         if times.seen is not None:
-            self._end_to_end.labels(queue_label(task.queue)).observe(now - times.seen)
+            self._end_to_end.labels(self._queue(task)).observe(now - times.seen)
         if task.dead_lettered:
-            self._dead_letters.labels(queue_label(task.queue)).inc()
+            self._dead_letters.labels(self._queue(task)).inc()
         # A Task that ended while it waited is held by nobody, and its start time is that of an earlier attempt.
         if task.holder is not None and task.started is not None and task.completed is not None:
             ran = max(0.0, task.completed - task.started)
-            self._run_duration.labels(queue_label(task.queue)).observe(ran)
+            self._run_duration.labels(self._queue(task)).observe(ran)
             if times.assigned is not None:
-                self._start_latency.labels(queue_label(task.queue)).observe(max(0.0, now - times.assigned - ran))
+                self._start_latency.labels(self._queue(task)).observe(max(0.0, now - times.assigned - ran))
 
 
 class StateCollector(Collector):
@@ -176,10 +176,17 @@ class StateCollector(Collector):
         tasks = GaugeMetricFamily("taskmaster_tasks", "Tasks by queue and phase.", labels=["queue", "phase"])
         workers = GaugeMetricFamily("taskmaster_workers", "Registered workers.", labels=["namespace", "pool", "state"])
         slots = GaugeMetricFamily("taskmaster_slots", "Slots of workers.", labels=["namespace", "pool", "state"])
+        pending_tasks = GaugeMetricFamily(
+            "taskmaster_pending_tasks",
+            "Tasks that wait, by what for (the words of status.reason, whether they have been written or not).",
+            labels=["namespace", "queue", "reason"],
+        )
         if self.cache is not None:
+            for (namespace, queue, reason), count in self.cache.pending().items():
+                pending_tasks.add_metric([namespace, queue, reason], count)
             by_label: Tally[tuple[str, str]] = Tally()
             for (queue, phase), count in self.cache.counts.items():
-                by_label[queue_label(queue), phase] += count
+                by_label[queue if self.cache.has_queue(queue) else UNKNOWN_QUEUE, phase] += count
             for label, count in by_label.items():
                 tasks.add_metric(list(label), count)
             for labels, count in _worker_counts(self.cache).items():
@@ -187,6 +194,7 @@ class StateCollector(Collector):
             for labels, count in _slot_counts(self.cache).items():
                 slots.add_metric(list(labels), count)
         yield tasks
+        yield pending_tasks
         yield workers
         yield slots
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from taskmaster.core.task import Instant
 from taskmaster.core.template import Template
 from taskmaster.kube.api import Api, MergePatch
 from taskmaster.kube.errors import ApiError, NotFound
+from taskmaster.kube.informer import Delta
 from taskmaster.kube.resource import TASKTEMPLATES
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,12 @@ class TemplateController:
         """What there is to say about each: a typed word, and a text."""
         self._unsaid: set[Key] = set()
         self._changed = asyncio.Event()
+
+    def on_deltas(self, deltas: Sequence[Delta[Object]]) -> None:
+        """Take the deltas of the TaskTemplate informer."""
+        for delta in deltas:
+            if (obj := delta.new or delta.old) is not None:
+                self.template_changed(obj, delta.new is None)
 
     def template_changed(self, obj: Object, deleted: bool) -> None:
         """Take note of a TaskTemplate."""
