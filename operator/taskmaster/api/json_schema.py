@@ -134,6 +134,15 @@ def _additional_properties(validator: Any, wanted: Any, value: Any, schema: Sche
             yield from validator.descend(value[name], wanted, path=name)
 
 
+def _properties(validator: Any, properties: Schema, value: Any, schema: Schema) -> Iterator[ValidationError]:
+    # The library's own does not say which property it is that may not be there.
+    for name, wanted in properties.items() if isinstance(value, Mapping) else ():
+        if name in value and wanted is False:
+            yield ValidationError("not allowed", path=[name])
+        elif name in value:
+            yield from validator.descend(value[name], wanted, path=name)
+
+
 def _required(validator: Any, names: list[str], value: Any, schema: Schema) -> Iterator[ValidationError]:
     if isinstance(value, Mapping):
         for name in names:
@@ -154,6 +163,7 @@ _OWN: Final[dict[str, Keyword]] = {
     "additionalProperties": _additional_properties,
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
+    "properties": _properties,
     "required": _required,
     "uniqueItems": _unique_items,
 }
