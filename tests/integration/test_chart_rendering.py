@@ -10,6 +10,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "taskmaster"
+LOW_RATE_KINDS = ("taskqueues", "taskschedules", "tasktemplates", "workerpools")
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
 
@@ -60,6 +61,10 @@ def rights(role: dict[str, Any]) -> dict[str, set[str]]:
         for resource in rule["resources"]:
             result.setdefault(resource + suffix, set()).update(rule["verbs"])
     return result
+
+
+def crd_names() -> list[str]:
+    return [yaml.safe_load(path.read_text())["metadata"]["name"] for path in sorted((CHART / "crds").glob("*.yaml"))]
 
 
 def environment(objects: Objects) -> dict[str, Any]:
@@ -120,11 +125,11 @@ def test_a_worker_can_do_no_more_than_report(default: Objects) -> None:
 
 def test_the_operator_has_exactly_these_rights(default: Objects) -> None:
     assert rights(named(default, "ClusterRole", "taskmaster-operator")) == {
-        "customresourcedefinitions[tasks.taskmaster.dev,workerpools.taskmaster.dev]": {"get"},
-        "tasks": {"get", "list", "watch", "delete"},
+        f"customresourcedefinitions[{','.join(crd_names())}]": {"get"},
+        "tasks": {"get", "list", "watch", "create", "delete"},
         "tasks/status": {"get", "patch"},
-        "workerpools": {"get", "list", "watch"},
-        "workerpools/status": {"get", "patch"},
+        **{kind: {"get", "list", "watch"} for kind in LOW_RATE_KINDS},
+        **{f"{kind}/status": {"get", "patch"} for kind in LOW_RATE_KINDS},
         "deployments": {"get", "list", "watch", "create", "patch"},
         "pods": {"get", "list", "watch"},
         "leases": {"get", "list", "watch", "patch"},
@@ -144,10 +149,22 @@ def test_the_operator_has_exactly_these_rights(default: Objects) -> None:
     }
 
 
+def test_people_see_every_kind_edit_all_but_pools_and_never_write_a_status(default: Objects) -> None:
+    kinds = {"tasks", *LOW_RATE_KINDS}
+    writes = {"create", "update", "patch", "delete", "deletecollection"}
+    assert rights(named(default, "ClusterRole", "taskmaster-view")) == {
+        kind: {"get", "list", "watch"} for kind in kinds
+    }
+    assert rights(named(default, "ClusterRole", "taskmaster-edit")) == dict.fromkeys(kinds - {"workerpools"}, writes)
+    assert rights(named(default, "ClusterRole", "taskmaster-admin")) == {
+        "workerpools": writes,
+        "workerpools/scale": {"get", "update", "patch"},
+    }
+
+
 def test_the_upgrade_of_crds_is_limited_to_our_own(default: Objects) -> None:
-    names = [yaml.safe_load(path.read_text())["metadata"]["name"] for path in sorted((CHART / "crds").glob("*.yaml"))]
     role = named(default, "ClusterRole", "taskmaster-crds")
-    assert rights(role) == {f"customresourcedefinitions[{','.join(names)}]": {"get", "create", "patch"}}
+    assert rights(role) == {f"customresourcedefinitions[{','.join(crd_names())}]": {"get", "create", "patch"}}
     hooks = [each for each in default if each["metadata"]["name"] == "taskmaster-crds"]
     assert {each["metadata"]["annotations"]["helm.sh/hook"] for each in hooks} == {"pre-upgrade"}
     assert all("hook-succeeded" in each["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for each in hooks)
@@ -165,7 +182,7 @@ def test_watched_namespaces_get_roles_of_their_own(render: Render) -> None:
     objects = render("--set=watchNamespaces={team-a,team-b}")
     cluster_wide = rights(named(objects, "ClusterRole", "taskmaster-operator"))
     assert cluster_wide == {
-        "customresourcedefinitions[tasks.taskmaster.dev,workerpools.taskmaster.dev]": {"get"},
+        f"customresourcedefinitions[{','.join(crd_names())}]": {"get"},
         "clusterroles[taskmaster-worker]": {"get"},
     }
     roles = [each for each in of_kind(objects, "Role") if each["metadata"]["name"] == "taskmaster-operator"]
