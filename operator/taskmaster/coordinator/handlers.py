@@ -11,21 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import kopf
 
 from taskmaster.api import names
-from taskmaster.coordinator.pools import PoolController
 from taskmaster.coordinator.settings import Settings
 
 RECONNECT_BACKOFFS: Final = (0.1, 0.5, 1, 2, 5, 10, *([15] * 10_000))
 """Seconds between kopf's tries after an error of the API server: practically for ever, where its default gives up."""
 
 
-async def host(pools: PoolController, settings: Settings, *, started: Callable[[], None]) -> None:
+Listener = Callable[[dict[str, Any], bool], None]
+"""Hears of an object, as it is now or as it was when it was deleted, and whether it was."""
+
+
+async def host(
+    kinds: Mapping[str, Listener], deployments: Listener, settings: Settings, *, started: Callable[[], None]
+) -> None:
     """Run kopf until cancelled; `started` and all events are called in our event loop.
+
+    `kinds` has a listener for each of our own low-rate kinds, by its plural; `deployments` hears of those of workers.
 
     Raises:
         Exception: kopf has ended by itself, by an error of its own.
@@ -39,7 +46,7 @@ async def host(pools: PoolController, settings: Settings, *, started: Callable[[
     def work() -> None:
         asyncio.run(
             kopf.operator(
-                registry=_registry(pools, call, started),
+                registry=_registry(kinds, deployments, call, started),
                 settings=_settings(),
                 # Without one kopf asks for the name of the user, which a numeric user of a container does not have.
                 identity=settings.identity,  # type: ignore[arg-type] # a NewType that kopf does not export
@@ -58,7 +65,9 @@ async def host(pools: PoolController, settings: Settings, *, started: Callable[[
         await asyncio.wait([thread])
 
 
-def _registry(pools: PoolController, call: Callable[..., None], started: Callable[[], None]) -> kopf.OperatorRegistry:
+def _registry(
+    kinds: Mapping[str, Listener], deployments: Listener, call: Callable[..., None], started: Callable[[], None]
+) -> kopf.OperatorRegistry:
     handlers = kopf.OperatorRegistry()
 
     # Through the official client: a kubeconfig, or the pod's own service account. kopf calls it again after a 401.
@@ -68,13 +77,16 @@ def _registry(pools: PoolController, call: Callable[..., None], started: Callabl
     async def startup(**_: Any) -> None:
         call(started)
 
-    @kopf.on.event(names.GROUP, names.VERSION, "workerpools", registry=handlers)
-    async def pool_event(event: kopf.RawEvent, **_: Any) -> None:
-        call(pools.pool_changed, dict(event["object"]), event["type"] == "DELETED")
+    def tell(listener: Listener) -> Callable[..., Any]:
+        async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+            call(listener, dict(event["object"]), event["type"] == "DELETED")
 
-    @kopf.on.event("apps", "v1", "deployments", labels={names.POOL_LABEL: kopf.PRESENT}, registry=handlers)
-    async def deployment_event(event: kopf.RawEvent, **_: Any) -> None:
-        call(pools.deployment_changed, dict(event["object"]), event["type"] == "DELETED")
+        return on_event
+
+    for plural, listener in kinds.items():
+        kopf.on.event(names.GROUP, names.VERSION, plural, id=plural, registry=handlers)(tell(listener))
+    ours = {names.POOL_LABEL: kopf.PRESENT}
+    kopf.on.event("apps", "v1", "deployments", labels=ours, registry=handlers)(tell(deployments))
 
     return handlers
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from taskmaster.api import decode, names
@@ -21,18 +22,21 @@ from taskmaster.coordinator.leases import WorkerLease, worker_lease
 from taskmaster.coordinator.metrics import StateCollector, TaskMetrics
 from taskmaster.coordinator.pods import WorkerPod, worker_pod
 from taskmaster.coordinator.pools import PoolController
+from taskmaster.coordinator.queues import QueueController
 from taskmaster.coordinator.reaper import Reaper
 from taskmaster.coordinator.requests import RequestController
 from taskmaster.coordinator.scheduler import Scheduler
+from taskmaster.coordinator.schedules import ScheduleController
 from taskmaster.coordinator.settings import Settings
+from taskmaster.coordinator.templates import TemplateController
 from taskmaster.coordinator.ttl import TtlController
 from taskmaster.core.task import Task
 from taskmaster.kube.api import Api
 from taskmaster.kube.dispatcher import Dispatcher
 from taskmaster.kube.election import LeaderElector
-from taskmaster.kube.informer import Informer
+from taskmaster.kube.informer import Delta, Informer
 from taskmaster.kube.observer import Observer
-from taskmaster.kube.resource import LEASES, PODS, TASKS
+from taskmaster.kube.resource import LEASES, PODS, TASKQUEUES, TASKS, TASKTEMPLATES, Object, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,9 @@ DRAIN_SECONDS: Final = 1.0
 
 ASSIGN_CONCURRENCY: Final = 16
 CLEANUP_CONCURRENCY: Final = 4
+
+
+AnyInformer = Informer[Task] | Informer[WorkerLease] | Informer[WorkerPod] | Informer[Object]
 
 
 class Part(Protocol):
@@ -72,12 +79,19 @@ class Term:
         self._state = state
         self._assigner = Dispatcher(api, concurrency=ASSIGN_CONCURRENCY, may_send=lambda: elector.is_leader)
         self._cleaner = Dispatcher(api, concurrency=CLEANUP_CONCURRENCY, may_send=lambda: elector.is_leader)
-        self._cache = Cache(wake=lambda: self._scheduler.wake())
+        self._cache = Cache(wake=lambda: self._scheduler.wake(), synced=self._synced)
         self._scheduler = Scheduler(self._cache, self._assigner, ready=self._synced)
-        self._informers: dict[str, list[Informer[Task] | Informer[WorkerLease] | Informer[WorkerPod]]] = {
-            "tasks": [self._tasks_of(namespace) for namespace in self._namespaces()],
-            "leases": [self._leases_of(namespace) for namespace in self._namespaces()],
+        self._queues = QueueController(self._cache, self._cleaner, ready=self._synced)
+        self._templates = TemplateController(api, self._cache, may_write=lambda: elector.is_leader)
+        # In this order: when the first Tasks arrive, what decides about them should be known.
+        self._informers: dict[str, list[AnyInformer]] = {
+            "taskqueues": [self._objects_of(TASKQUEUES, each, self._queues.on_deltas) for each in self._namespaces()],
+            "tasktemplates": [
+                self._objects_of(TASKTEMPLATES, each, self._templates.on_deltas) for each in self._namespaces()
+            ],
             "pods": [self._pods_of(namespace) for namespace in self._namespaces()],
+            "leases": [self._leases_of(namespace) for namespace in self._namespaces()],
+            "tasks": [self._tasks_of(namespace) for namespace in self._namespaces()],
         }
         self._reaper = Reaper(
             api,
@@ -92,8 +106,12 @@ class Term:
         self._ttl = TtlController(self._cache, self._cleaner, ready=self._synced)
         self._explainer = Explainer(self._cache, self._cleaner, ready=self._synced)
         self._pools = PoolController(api, self._cache, settings, may_write=lambda: elector.is_leader)
+        self._schedules = ScheduleController(
+            api, self._cache, self._assigner, self._cleaner, may_write=lambda: elector.is_leader
+        )
         task_metrics.reset()
         task_metrics.counting = self._synced
+        task_metrics.has_queue = lambda task: self._cache.has_queue(task.queue, task.namespace)
         self._cache.task_listeners.append(task_metrics.on_task)
         state.cache = self._cache
         state.watch_ages = self._watch_ages
@@ -105,9 +123,8 @@ class Term:
                 group.create_task(self._watch_health())
                 # Somebody may have replaced them while we stood by.
                 await crds.wait(self._api, lambda problem: self._health.report("crds", problem))
-                # Workers first: when the first Tasks arrive, their holders should be known.
-                for name in ("pods", "leases", "tasks"):
-                    for informer in self._informers[name]:
+                for informers in self._informers.values():
+                    for informer in informers:
                         group.create_task(informer.run())
                 for part in self._parts():
                     group.create_task(part.run())
@@ -115,15 +132,23 @@ class Term:
                 logger.info("leading", extra={"tasks": len(self._cache.tasks), "workers": len(self._cache.leases)})
                 group.create_task(self._scheduler.run())
                 group.create_task(self._pools.run())
+                group.create_task(self._schedules.run())
                 self._health.report("kopf", "starting")
-                group.create_task(
-                    handlers.host(self._pools, self._settings, started=lambda: self._health.report("kopf"))
-                )
+                group.create_task(self._host_kopf())
         finally:
             self._state.cache = None
             self._state.watch_ages = dict
             for name in ("kopf", *self._informers):
                 self._health.forget(name)
+
+    async def _host_kopf(self) -> None:
+        kinds = {
+            "workerpools": self._pools.pool_changed,
+            "taskschedules": self._schedules.schedule_changed,
+        }
+        await handlers.host(
+            kinds, self._pools.deployment_changed, self._settings, started=lambda: self._health.report("kopf")
+        )
 
     async def stop(self) -> None:
         """Let the writes under way be answered, before the term is cancelled."""
@@ -151,6 +176,8 @@ class Term:
             self._deadlines,
             self._ttl,
             self._explainer,
+            self._queues,
+            self._templates,
         )
 
     def _synced(self) -> bool:
@@ -165,6 +192,18 @@ class Term:
 
     def _namespaces(self) -> tuple[str | None, ...]:
         return self._settings.watch_namespaces or (None,)
+
+    def _objects_of(
+        self, resource: Resource, namespace: str | None, on_deltas: Callable[[Sequence[Delta[Object]]], None]
+    ) -> Informer[Object]:
+        return Informer(
+            self._api,
+            resource,
+            namespace=namespace,
+            transform=dict,
+            on_deltas=on_deltas,
+            observer=self._observer,
+        )
 
     def _tasks_of(self, namespace: str | None) -> Informer[Task]:
         return Informer(
