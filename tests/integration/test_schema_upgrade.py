@@ -1,4 +1,4 @@
-"""Tasks that were stored under the schema before this one go on under the new one, without a write to convert them."""
+"""Tasks that were stored under an older schema go on under the new one, without a write to convert them."""
 
 import asyncio
 import copy
@@ -23,11 +23,19 @@ from taskmaster.kube.api import ApplyPatch, JsonPatch, MergePatch
 from taskmaster.kube.errors import ApiError
 from taskmaster.kube.resource import CRDS, TASKS
 
-NEW_IN_SPEC: Final = ("cancel", "suspend", "retryRequest", "resources")
-NEW_IN_STATUS: Final = (
-    *("runNumber", "observedRetryRequest", "stopRequest", "queuedTime", "deadlineTime", "runnerDeaths"),
-    *("deadLettered", "progress", "checkpoint"),
-)
+NEW_IN_SPEC: Final = {
+    2: ("cancel", "suspend", "retryRequest", "resources"),
+    3: ("templateRef", "args", "requires", "dependsOn", "notBeforeTime", "concurrency", "fairnessKey"),
+}
+NEW_IN_STATUS: Final = {
+    2: (
+        *("runNumber", "observedRetryRequest", "stopRequest", "queuedTime", "deadlineTime", "runnerDeaths"),
+        *("deadLettered", "progress", "checkpoint"),
+    ),
+    3: ("resolvedRun",),
+}
+"""Fields by the revision of the schema that brought them."""
+OLD_REVISIONS: Final = (1, 2)
 ASSIGNMENT = {
     "worker": "w-1",
     "podUID": "pod-uid-1",
@@ -48,30 +56,46 @@ SUCCEEDED: Object = {"phase": "Succeeded", "completionTime": "2026-01-01T00:01:0
 _numbers = itertools.count(1)
 
 
-def previous_schema() -> Object:
+def newer(fields: dict[int, tuple[str, ...]], revision: int) -> list[str]:
+    return [field for brought, names_ in fields.items() if brought > revision for field in names_]
+
+
+def previous_schema(revision: int) -> Object:
     """The definition of Task as it was, as far as it matters: without the fields that are new, and without rules."""
     crd: Object = copy.deepcopy(task_crd())
     version = crd["spec"]["versions"][0]
     root = version["schema"]["openAPIV3Schema"]
-    for half, new in (("spec", NEW_IN_SPEC), ("status", NEW_IN_STATUS)):
-        for field in new:
-            del root["properties"][half]["properties"][field]
-    del root["x-kubernetes-validations"], root["properties"]["status"]["x-kubernetes-validations"]
-    version["selectableFields"] = [
-        field for field in version["selectableFields"] if field["jsonPath"] != ".status.deadLettered"
-    ]
+    spec, status = root["properties"]["spec"], root["properties"]["status"]
+    for half, fields in ((spec, NEW_IN_SPEC), (status, NEW_IN_STATUS)):
+        for field in newer(fields, revision):
+            del half["properties"][field]
+        del half["x-kubernetes-validations"]
+    del root["x-kubernetes-validations"], status["properties"]["assignment"]["properties"]["slots"]
+    spec["properties"].get("resources", {"properties": {"slots": None}})["properties"].pop("slots")
+    spec["required"] = ["run"]
+    if revision < 2:
+        version["selectableFields"] = [
+            field for field in version["selectableFields"] if field["jsonPath"] != ".status.deadLettered"
+        ]
     return crd
 
 
-async def install(world: World, crd: Object, *, knows_runs: bool) -> None:
+async def install(world: World, crd: Object) -> None:
     """Install a definition and return when the API server works with it; nothing tells but asking again."""
     await world.api.patch(CRDS, None, crd["metadata"]["name"], ApplyPatch(crd, "tests"))
-    body = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "probe"}, "spec": {"run": TRUE}}
+    fields = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    body = {
+        "apiVersion": names.API_VERSION,
+        "kind": "Task",
+        "metadata": {"name": "probe"},
+        "spec": {"run": TRUE, "fairnessKey": "probe"},
+    }
     while True:
         with suppress(ApiError):
             probe = await world.api.create(TASKS, world.namespace, body, dry_run=True)
             await world.api.list(TASKS, namespace=world.namespace, field_selector="status.phase=Pending")
-            if ("runNumber" in probe["status"]) == knows_runs:
+            told = {"cancel", "fairnessKey"}  # the one is shown by its default, the other if it is not pruned
+            if told & set(probe["spec"]) == told & set(fields):
                 return
         await asyncio.sleep(0.1)
 
@@ -87,19 +111,20 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield plane
 
 
-@pytest.fixture
-async def old(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(params=OLD_REVISIONS, ids=lambda revision: f"from revision {revision}")
+async def old(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """A namespace with a waiting, a held and a finished Task of before the upgrade."""
+    revision: int = request.param
     async with opened_world(plane, f"old-{next(_numbers)}", tmp_path) as world:
-        await install(world, previous_schema(), knows_runs=False)
+        await install(world, previous_schema(revision))
         for name in ("waiting", "held", "over"):
             await world.submit(name, TRUE)
         for name in ("held", "over"):
             await set_status(world, name, **HELD)
         stored = await set_status(world, "over", **SUCCEEDED)
-        assert set(NEW_IN_STATUS).isdisjoint(stored["status"])
-        assert set(NEW_IN_SPEC).isdisjoint(stored["spec"])
-        await install(world, task_crd(), knows_runs=True)
+        assert set(newer(NEW_IN_STATUS, revision)).isdisjoint(stored["status"])
+        assert set(newer(NEW_IN_SPEC, revision)).isdisjoint(stored["spec"])
+        await install(world, task_crd())
         yield world
 
 
@@ -110,6 +135,19 @@ async def test_stored_tasks_show_the_defaults_of_new_fields(old: World) -> None:
         assert not task.dead_lettered
     found = await old.api.list(TASKS, namespace=old.namespace, field_selector="status.deadLettered=false")
     assert {item["metadata"]["name"] for item in found.items} == {"waiting", "held", "over"}
+
+
+async def test_the_revision_that_the_schemas_have_now_is_tried(old: World) -> None:
+    stored = await old.api.get(CRDS, None, "tasks.taskmaster.dev")
+    assert stored["metadata"]["annotations"][names.SCHEMA_REVISION_ANNOTATION] == str(OLD_REVISIONS[-1] + 1)
+    assert set(NEW_IN_SPEC) == set(NEW_IN_STATUS) == {revision + 1 for revision in OLD_REVISIONS}
+
+
+async def test_a_waiting_one_can_be_given_what_is_new(old: World) -> None:
+    obj = await old.edit("waiting", fairnessKey="a", resources={"slots": 2}, dependsOn=[{"name": "over"}])
+    assert obj["spec"]["dependsOn"] == [{"name": "over", "condition": "Succeeded"}]
+    with pytest.raises(ApiError, match=r"spec\.fairnessKey cannot be changed"):
+        await old.edit("held", fairnessKey="a")
 
 
 async def test_a_waiting_one_is_explained_assigned_and_cancelled(old: World) -> None:
