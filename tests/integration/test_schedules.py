@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.integration.harness import Object, World
 from taskmaster.api import names
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import ApiError, Unprocessable
-from taskmaster.kube.resource import TASKS, TASKSCHEDULES
+from taskmaster.kube.resource import TASKS, TASKSCHEDULES, Resource
 
 TEMPLATE: Object = {"spec": {"run": {"command": ["true"]}}}
 
@@ -40,6 +40,10 @@ def ready(reason: str) -> Any:
         return any(each["type"] == "Ready" and each["reason"] == reason for each in conditions)
 
     return wanted
+
+
+def answered(value: str) -> Callable[[Object], bool]:
+    return lambda obj: bool(obj["status"].get("observedRunNow") == value)
 
 
 async def test_defaults_are_those_of_a_cron_job(world: World) -> None:
@@ -177,9 +181,7 @@ async def test_run_now_and_edits_are_answered(world: World) -> None:
     for value in ("first", "second"):
         annotate = MergePatch({"metadata": {"annotations": {names.RUN_NOW_ANNOTATION: value}}})
         await world.api.patch(TASKSCHEDULES, world.namespace, "s", annotate)
-        await world.until(
-            "s", lambda obj, value=value: obj["status"].get("observedRunNow") == value, resource=TASKSCHEDULES
-        )
+        await world.until("s", answered(value), resource=TASKSCHEDULES)
     assert len(await tasks_of(world)) == 2
     bad = MergePatch({"spec": {"schedule": "0 0 30 2 *", "suspend": False}})
     await world.api.patch(TASKSCHEDULES, world.namespace, "s", bad)
@@ -189,21 +191,10 @@ async def test_run_now_and_edits_are_answered(world: World) -> None:
     assert obj["status"]["observedGeneration"] == 2
 
 
-async def test_a_task_that_the_server_refuses_is_a_condition(world: World, kubectl: Path) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "none"},
-        "spec": {"hard": {"count/tasks.taskmaster.dev": "0"}},
-    }
-    await asyncio.to_thread(
-        subprocess.run,
-        [kubectl, "--kubeconfig", world.plane.kubeconfig, "--namespace", world.namespace, "create", "-f", "-"],
-        input=json.dumps(quota),
-        text=True,
-        check=True,
-        timeout=30,
-    )
+async def test_a_task_that_the_server_refuses_is_a_condition(world: World) -> None:
+    quota = {"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "none"}}
+    quotas = Resource("", "v1", "resourcequotas", "ResourceQuota")
+    await world.api.create(quotas, world.namespace, {**quota, "spec": {"hard": {"count/tasks.taskmaster.dev": "0"}}})
     await world.start_coordinator()
     await create(world, everySeconds=1)
     obj = await world.until("s", ready("TaskRefused"), resource=TASKSCHEDULES)

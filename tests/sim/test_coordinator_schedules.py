@@ -20,6 +20,7 @@ from taskmaster.api.models.taskschedule import TaskScheduleStatus
 from taskmaster.api.times import from_wire, to_wire
 from taskmaster.coordinator.cache import Cache
 from taskmaster.coordinator.schedules import ScheduleController
+from taskmaster.coordinator.ttl import TtlController
 from taskmaster.core.task import Instant
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.dispatcher import Dispatcher
@@ -121,6 +122,7 @@ class Operator:
             random=Random(1),
         )
         self.dispatcher = Dispatcher(self.api, concurrency=4, clock=monotonic, random=Random(1))
+        self.ttl = TtlController(self.cache, self.dispatcher, ready=self.informer.synced.is_set, clock=world.now)
         self.leads = True
         self.controller = ScheduleController(
             self.api,
@@ -136,7 +138,7 @@ class Operator:
     async def running(self) -> AsyncIterator[Operator]:
         parts = [asyncio.create_task(part.run()) for part in (self.informer, self.dispatcher)]
         await self.informer.synced.wait()
-        parts += [asyncio.create_task(self.controller.run()), asyncio.create_task(self._tell())]
+        parts += [asyncio.create_task(work) for work in (self.ttl.run(), self.controller.run(), self._tell())]
         try:
             yield self
             for part in parts:
@@ -283,9 +285,12 @@ async def test_two_operators_by_mistake_make_one_task_per_occurrence(world: Worl
     assert sorted(world.fired()) == list(range(10, 101, 10))
 
 
-async def test_a_short_history_and_a_crash_do_not_bring_an_occurrence_back(world: World) -> None:
+@pytest.mark.parametrize("fields", [{"successfulTasksHistoryLimit": 0}, {"ttl": 0}], ids=["history", "ttl"])
+async def test_no_task_is_deleted_before_its_occurrence_is_remembered(world: World, fields: Object) -> None:
+    ttl = {"ttlSecondsAfterFinished": fields.pop("ttl")} if "ttl" in fields else {}
+    template = {"spec": {"run": {"command": ["true"]}, **ttl}}
     async with Operator(world, "first").running() as first:
-        world.create(everySeconds=2, successfulTasksHistoryLimit=0)
+        world.create(everySeconds=2, taskTemplate=template, **fields)
         await until(19)
         first.faults = lambda call: Fault(before=Unanswered("no")) if told(call) else None
         for _ in range(10):
@@ -293,8 +298,10 @@ async def test_a_short_history_and_a_crash_do_not_bring_an_occurrence_back(world
             for key, phase in world.phases().items():
                 if phase == "Pending":
                     world.finish(key)
+        assert sorted(world.tasks()) == ["20", "22", "24", "26", "28"]
     async with Operator(world, "second").running():
-        await until(60)
+        await until(100)
+        assert "28" not in world.tasks()
     fired = world.fired()
     assert sorted(set(fired)) == sorted(fired)
 

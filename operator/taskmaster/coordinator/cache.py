@@ -54,6 +54,8 @@ class Cache:
         self.task_listeners: list[Callable[[Task | None, Task | None], None]] = []
         self.lease_listeners: list[Callable[[WorkerLease | None, WorkerLease | None], None]] = []
         self.pod_listeners: list[Callable[[WorkerPod | None, WorkerPod | None], None]] = []
+        self.unsettled: Callable[[Task], bool] = lambda task: False
+        """Whether a schedule has not yet recorded that it started this Task: then only its presence tells."""
         self.condemned: Callable[[Worker], bool] = lambda worker: False
         """Whether the reaper has declared this life of a worker dead, which the watch may not know yet."""
         self._unfilled: dict[str, Task] = {}

@@ -3,8 +3,8 @@
 Level-triggered: whatever happens (a schedule is edited, one of its Tasks ends, time passes), the schedule is looked at
 as a whole. What to start is decided by `core.schedule`; here it is done. An occurrence is started by creating a Task
 whose name it determines, and then remembered by the mark in the status, at once. Between the two an operator may die:
-the next one creates the same Task again, and the API server refuses it. Finished Tasks are deleted only after the mark
-that covers them was written, else that refusal would not come.
+the next one creates the same Task again, and the API server refuses it. Finished Tasks are deleted, by us or by their
+TTL, only after the mark that covers them was written, else that refusal would not come.
 
 A Task that was just created counts as active before the watch shows it: else Forbid would start a second one meanwhile.
 """
@@ -26,7 +26,15 @@ from taskmaster.coordinator.schedule_status import Entry, Key, Object, met, read
 from taskmaster.coordinator.schedule_upkeep import Upkeep
 from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.heap import KeyedHeap
-from taskmaster.core.schedule import ConcurrencyPolicy, Schedule, next_due, plan, run_now_name, task_name
+from taskmaster.core.schedule import (
+    ConcurrencyPolicy,
+    Schedule,
+    next_due,
+    occurrence_of,
+    plan,
+    run_now_name,
+    task_name,
+)
 from taskmaster.core.task import Instant, Task
 from taskmaster.kube.api import Api, MergePatch
 from taskmaster.kube.dispatcher import Dispatcher
@@ -50,6 +58,9 @@ TICK_SECONDS: Final = 0.001
 SHORTEST_SLEEP: Final = 0.1
 LONGEST_SLEEP: Final = 5.0
 """The clock may be set meanwhile."""
+
+UNHEARD_SECONDS: Final = 60.0
+"""How long to wait, from the beginning of a term, for a schedule that a Task names, before there is none."""
 
 UNSEEN_SECONDS: Final = 60.0
 """How long a Task counts as active that the watch does not show."""
@@ -85,7 +96,9 @@ class ScheduleController:
         """The same, on our own clock: for what is tried again, or written later."""
         self._upkeep = Upkeep(cache, assigner, cleaner, wall_clock=wall_clock, again=self._look_again)
         self._changed = asyncio.Event()
+        self._deadline = clock() + UNHEARD_SECONDS
         cache.task_listeners.append(self._on_task)
+        cache.unsettled = self._unsettled
 
     def schedule_changed(self, obj: Object, deleted: bool) -> None:
         """Take note of a TaskSchedule."""
@@ -300,6 +313,13 @@ class ScheduleController:
     def _believe(self, entry: Entry, task: Task) -> None:
         if task.uid not in self._tasks.get(entry.key, {}) and not task.finished:
             entry.unseen[task.uid] = (task.name, self._clock() + UNSEEN_SECONDS)
+
+    def _unsettled(self, task: Task) -> bool:
+        occurrence = occurrence_of(task.schedule, task.name) if task.schedule else None
+        if occurrence is None:
+            return False
+        entry = self._entries.get((task.namespace, task.schedule))
+        return self._clock() < self._deadline if entry is None else occurrence > entry.written_mark
 
     def _active(self, entry: Entry) -> list[str]:
         now = self._clock()

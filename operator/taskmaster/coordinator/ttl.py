@@ -65,8 +65,10 @@ class TtlController:
                 return expiry - now
             self._expiries.discard(uid)
             task = self._cache.tasks.get(uid)
+            if task is not None and self._cache.unsettled(task):
+                self._expiries.put(uid, now + RETRY_SECONDS)
             # One that is needed comes back when a Task that needs it changes.
-            if task is not None and not self._cache.needed(task):
+            elif task is not None and not self._cache.needed(task):
                 self._delete(task)
         return None
 
