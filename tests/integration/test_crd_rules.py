@@ -1,5 +1,7 @@
 """Tries to break each rule of the CRDs on a real API server."""
 
+from dataclasses import replace
+
 import pytest
 from tests.integration.harness import Object, World
 from tests.integration.journey import (
@@ -17,13 +19,17 @@ from tests.integration.journey import (
 )
 
 from taskmaster.api import names, patches
+from taskmaster.api.decode import queue as decode_queue
 from taskmaster.api.decode import task as decode_task
+from taskmaster.api.templates import resolve
+from taskmaster.coordinator.templates import judged
 from taskmaster.core.phase import Phase
+from taskmaster.core.queue import Queue, RateLimit
 from taskmaster.core.reason import EndReason, PendingReason
 from taskmaster.core.retry import Finish, Outcome, Spent
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import ApiError, Conflict, Unprocessable
-from taskmaster.kube.resource import TASKS, WORKERPOOLS
+from taskmaster.kube.resource import TASKQUEUES, TASKS, TASKTEMPLATES, WORKERPOOLS, Resource
 
 
 async def test_status_starts_as_pending_without_a_write(world: World) -> None:
@@ -135,6 +141,12 @@ EDITS = [
     ({"timeouts": {"attemptSeconds": 9}}, "spec.timeouts cannot be changed"),
     ({"description": "other"}, "spec.description cannot be changed"),
     ({"resources": {"memoryMiB": 64}}, "spec.resources cannot be changed"),
+    ({"resources": {"slots": 2}}, "spec.resources cannot be changed"),
+    ({"requires": {"matchLabels": {"gpu": "true"}}}, "spec.requires cannot be changed"),
+    ({"dependsOn": [{"name": "a"}]}, "spec.dependsOn cannot be changed"),
+    ({"notBeforeTime": "2030-01-01T00:00:00Z"}, "spec.notBeforeTime cannot be changed"),
+    ({"concurrency": {"key": "a"}}, "spec.concurrency cannot be changed"),
+    ({"fairnessKey": "a"}, "spec.fairnessKey cannot be changed"),
 ]
 
 
@@ -354,6 +366,14 @@ def rule(**given: object) -> Object:
     return {"run": TRUE, "retry": {"rules": [{"name": "r", "action": "Retry", **given}]}}
 
 
+def requirement(operator: str, values: list[str] | None = None, *, key: str = "gpu") -> Object:
+    demand: Object = {"key": key, "operator": operator, **({} if values is None else {"values": values})}
+    return {"run": TRUE, "requires": {"matchExpressions": [demand]}}
+
+
+TEMPLATE: Object = {"templateRef": {"name": "t"}}
+REQUIREMENT = "values must have at least one entry for In and NotIn, none for Exists and DoesNotExist, and exactly one"
+
 BAD_SPECS: list[tuple[Object, str]] = [
     ({}, "exactly one of run, templateRef must be set"),
     ({"run": {}}, "exactly one of command, script, python, http must be set"),
@@ -422,6 +442,43 @@ BAD_SPECS: list[tuple[Object, str]] = [
     (rule(onReasons=["x" * 65]), "may not be more than 64"),
     ({"run": TRUE, "retry": {"rules": [RULE] * 17}}, "must have at most 16 items"),
     ({"run": TRUE, "retryRequest": "x" * 65}, "may not be more than 64"),
+    ({"run": TRUE, "templateRef": {"name": "t"}}, "exactly one of run, templateRef must be set"),
+    ({"run": TRUE, "args": {}}, "args are for a template: set templateRef, or give run.python.args"),
+    ({"args": {}}, "exactly one of run, templateRef must be set"),
+    ({"templateRef": {}}, "spec.templateRef.name: Required value"),
+    ({**TEMPLATE, "args": [1]}, "spec.args in body must be of type object"),
+    ({**TEMPLATE, "env": []}, "spec.env comes from the template"),
+    ({**TEMPLATE, "workingDir": "/"}, "spec.workingDir comes from the template"),
+    ({**TEMPLATE, "resources": {"memoryMiB": 1}}, "spec.resources.memoryMiB comes from the template"),
+    ({"run": TRUE, "resources": {"slots": 0}}, "should be greater than or equal to 1"),
+    ({"run": TRUE, "resources": {"slots": 1_001}}, "should be less than or equal to 1000"),
+    (requirement("In"), REQUIREMENT),
+    (requirement("In", []), REQUIREMENT),
+    (requirement("NotIn"), REQUIREMENT),
+    (requirement("Exists", ["a"]), REQUIREMENT),
+    (requirement("DoesNotExist", ["a"]), REQUIREMENT),
+    (requirement("Gt"), REQUIREMENT),
+    (requirement("Gt", ["1", "2"]), REQUIREMENT),
+    (requirement("Gt", ["a"]), REQUIREMENT),
+    (requirement("Lt", ["1.5"]), REQUIREMENT),
+    (requirement("Lt", ["1" * 19]), REQUIREMENT),
+    (requirement("Equals", ["a"]), "Unsupported value"),
+    (requirement("In", ["a b"]), "should match"),
+    (requirement("In", ["a" * 64]), "may not be more than 63"),
+    (requirement("In", [str(number) for number in range(65)]), "must have at most 64 items"),
+    (requirement("Exists", key="a b"), "should match"),
+    ({"run": TRUE, "requires": {"matchLabels": {"a": "b c"}}}, "should match"),
+    ({"run": TRUE, "requires": {"matchLabels": {f"a{number}": "" for number in range(33)}}}, "at most 32 items"),
+    ({"run": TRUE, "dependsOn": [{"name": "a"}, {"name": "a"}]}, "Duplicate value"),
+    ({"run": TRUE, "dependsOn": [{"name": "a", "condition": "Skipped"}]}, "Unsupported value"),
+    ({"run": TRUE, "dependsOn": [{"name": f"t{number}"} for number in range(1_001)]}, "must have at most 1000 items"),
+    ({"run": TRUE, "notBeforeTime": "tomorrow"}, "must be of type date-time"),
+    ({"run": TRUE, "concurrency": {}}, "concurrency.key: Required value"),
+    ({"run": TRUE, "concurrency": {"key": ""}}, "should be at least 1 chars long"),
+    ({"run": TRUE, "concurrency": {"key": "a", "limit": 0}}, "should be greater than or equal to 1"),
+    ({"run": TRUE, "concurrency": {"key": "a", "limit": 100_001}}, "should be less than or equal to 100000"),
+    ({"run": TRUE, "concurrency": {"key": "a", "onConflict": "Wait"}}, "Unsupported value"),
+    ({"run": TRUE, "fairnessKey": "x" * 129}, "may not be more than 128"),
     ({"run": TRUE, "cancel": "yes"}, "must be of type boolean"),
     ({"run": TRUE, "suspend": 1}, "must be of type boolean"),
 ]
@@ -452,6 +509,18 @@ GOOD_SPECS: list[Object] = [
         "resources": {"memoryMiB": 1},
     },
     {"run": TRUE, "cancel": True, "suspend": True, "retryRequest": "from-the-start"},
+    TEMPLATE,
+    {**TEMPLATE, "args": {"any": [1, None, {"thing": "1.5"}]}, "resources": {"slots": 2}, "requires": {}},
+    {"run": TRUE, "resources": {"slots": 1_000}, "notBeforeTime": "2030-01-01T00:00:00+02:00", "fairnessKey": ""},
+    requirement("In", ["a", ""]),
+    requirement("NotIn", ["a"]),
+    requirement("Exists"),
+    requirement("DoesNotExist", []),
+    requirement("Gt", ["0"], key="example.com/memory_GiB"),
+    requirement("Lt", ["9" * 18]),
+    {"run": TRUE, "requires": {"matchLabels": {"gpu": "true", "example.com/zone": ""}}},
+    {"run": TRUE, "dependsOn": [{"name": f"t{number}", "condition": "Finished"} for number in range(1_000)]},
+    {"run": TRUE, "concurrency": {"key": "any text: \u00e9", "limit": 100_000, "onConflict": "CancelRunning"}},
 ]
 
 
@@ -480,6 +549,12 @@ BAD_POOLS: list[tuple[Object, str]] = [
     ({"slots": 0}, "should be greater than or equal to 1"),
     ({"replicas": -1}, "should be greater than or equal to 0"),
     ({"preload": ["not a module"]}, "should match"),
+    ({"labels": {"pool": "mine"}}, "the label pool is reserved: it always is the name of the WorkerPool"),
+    ({"labels": {"a b": "c"}}, "a key must be a label key of Kubernetes"),
+    ({"labels": {"a" * 64: "c"}}, "a key must be a label key of Kubernetes"),
+    ({"labels": {"a": "b c"}}, "should match"),
+    ({"queues": ["Not A Label"]}, "should match"),
+    ({"queues": ["a", "a"]}, "Duplicate value"),
     ({"template": {"volumes": [{"name": "v"}]}}, "exactly one of configMap, secret"),
     (
         {"template": {"volumes": [{"name": "v", "emptyDir": {}, "configMap": {"name": "c"}}]}},
@@ -498,3 +573,151 @@ async def test_a_pool_cannot_name_a_service_account_or_mount_a_token(world: Worl
     template = {"serviceAccountName": "admin", "volumes": [{"name": "v", "emptyDir": {}, "projected": {"sources": []}}]}
     obj = await pool(world, {"template": template})
     assert obj["spec"]["template"] == {"volumes": [{"name": "v", "emptyDir": {}}]}
+
+
+async def test_a_pool_may_have_labels_and_serve_certain_queues(world: World) -> None:
+    said: Object = {"labels": {"gpu": "true", "example.com/Zone_1": "", "pools": "x"}, "queues": ["a", "default"]}
+    stored = (await pool(world, said))["spec"]
+    assert {field: stored[field] for field in said} == said
+
+
+async def created(world: World, resource: Resource, spec: Object) -> Object:
+    body = {"apiVersion": names.API_VERSION, "kind": resource.kind, "metadata": {"name": "it"}, "spec": spec}
+    return await world.api.create(resource, world.namespace, body)
+
+
+async def test_a_queue_that_says_nothing_is_as_the_one_that_always_exists(world: World) -> None:
+    obj = await created(world, TASKQUEUES, {})
+    assert obj["status"] == {"observedGeneration": 0}
+    assert replace(decode_queue(obj), name="default") == Queue("default")
+    assert obj["spec"] == {
+        **{"weight": 1, "whenFull": "Wait", "placement": "LeastLoaded", "agingSeconds": 60},
+        **{"paused": False, "drain": False},
+    }
+
+
+async def test_everything_that_a_queue_says_is_stored(world: World) -> None:
+    said: Object = {
+        "weight": 1_000,
+        "maxRunning": 0,
+        "maxPending": 10_000_000,
+        "whenFull": "Reject",
+        "rateLimit": {"tasks": 5, "perSeconds": 60, "burst": 1},
+        "paused": True,
+        "drain": True,
+        "placement": "BinPack",
+        "agingSeconds": 31_536_000,
+        "retry": {"limit": 0, "rules": [RULE]},
+        "timeouts": {"pendingSeconds": 5},
+        "ttl": {"succeededSeconds": 0, "failedSeconds": 5},
+        "deadLetter": {"ttlSeconds": 7},
+    }
+    obj = await created(world, TASKQUEUES, said)
+    assert obj["spec"] == said
+    queue = decode_queue(obj)
+    assert (queue.rate_limit, queue.closed) == (RateLimit(5 / 60, 1), True)
+    assert (queue.overrides.failed_seconds, queue.overrides.dead_letter_seconds) == (5, 7)
+
+
+async def test_a_queue_may_start_as_many_at_once_as_in_its_time_unless_it_says(world: World) -> None:
+    obj = await created(world, TASKQUEUES, {"rateLimit": {"tasks": 5}})
+    assert obj["spec"]["rateLimit"] == {"tasks": 5, "perSeconds": 1}
+    assert decode_queue(obj).rate_limit == RateLimit(5.0, 5)
+
+
+BAD_QUEUES: list[tuple[Object, str]] = [
+    ({"weight": 0}, "should be greater than or equal to 1"),
+    ({"weight": 1_001}, "should be less than or equal to 1000"),
+    ({"maxRunning": -1}, "should be greater than or equal to 0"),
+    ({"maxPending": 10_000_001}, "should be less than or equal to 10000000"),
+    ({"whenFull": "Drop"}, "Unsupported value"),
+    ({"placement": "Random"}, "Unsupported value"),
+    ({"agingSeconds": 0}, "should be greater than or equal to 1"),
+    ({"rateLimit": {}}, "rateLimit.tasks: Required value"),
+    ({"rateLimit": {"tasks": 0}}, "should be greater than or equal to 1"),
+    ({"rateLimit": {"tasks": 1, "perSeconds": 0}}, "should be greater than or equal to 1"),
+    ({"rateLimit": {"tasks": 1, "perSeconds": 86_401}}, "should be less than or equal to 86400"),
+    ({"rateLimit": {"tasks": 1, "burst": 0}}, "should be greater than or equal to 1"),
+    ({"rateLimit": {"tasks": 1, "burst": 1_000_001}}, "should be less than or equal to 1000000"),
+    ({"retry": {"rules": [{"name": "r", "action": "Fail"}]}}, "a retry rule needs at least one of"),
+    ({"retry": {"limit": -1}}, "should be greater than or equal to 0"),
+    ({"timeouts": {"attemptSeconds": 0}}, "should be greater than or equal to 1"),
+    ({"ttl": {"failedSeconds": -1}}, "should be greater than or equal to 0"),
+    ({"deadLetter": {"ttlSeconds": 31_536_001}}, "should be less than or equal to 31536000"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), BAD_QUEUES, ids=lambda value: str(value)[:50])
+async def test_a_bad_queue_is_refused(world: World, spec: Object, message: str) -> None:
+    with pytest.raises(Unprocessable, match=message):
+        await created(world, TASKQUEUES, spec)
+
+
+async def test_a_template_is_stored_as_it_was_given_and_can_be_used(world: World) -> None:
+    parameters = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "properties": {"x": {"$ref": "#/$defs/x", "default": None}},
+        "$defs": {"x": {"type": ["string", "null"]}},
+    }
+    task = {
+        "run": {"http": {"method": "PUT", "url": "$(args.x)", "headers": [{"name": "a", "value": "$$(args.x)"}]}},
+        "env": [{"name": "A", "value": "$(args.x)"}],
+        "workingDir": "$(args.x)",
+        "resources": {"slots": 2, "memoryMiB": 5},
+        "requires": {"matchLabels": {"gpu": "true"}},
+        "timeouts": {"attemptSeconds": 5},
+        "retry": {"limit": 0},
+        "ttlSecondsAfterFinished": 5,
+    }
+    spec: Object = {"description": "send it", "parameters": parameters, "task": task}
+    obj = await created(world, TASKTEMPLATES, spec)
+    assert (obj["spec"], obj["status"]) == (spec, {"observedGeneration": 0})
+    (reason, resolved) = (judged(obj)[1], resolve(judged(obj)[0], {"x": "http://host/"}))
+    assert (reason, isinstance(resolved, dict)) == ("Valid", True)
+    # What it comes to is something that the API server takes as the status of a Task, and keeps as it is.
+    await brought_to(world, Phase.ASSIGNED, name="task")
+    stored = await write(world, "task", [{"op": "add", "path": "/status/resolvedRun", "value": resolved}])
+    assert stored["status"]["resolvedRun"] == resolved
+
+
+BAD_TEMPLATES: list[tuple[Object, str]] = [
+    ({}, "spec.task: Required value"),
+    ({"task": {}}, "spec.task.run: Required value"),
+    ({"task": {"run": {}}}, "exactly one of command, script, python, http must be set"),
+    ({"task": {"run": TRUE}, "parameters": []}, "spec.parameters in body must be of type object"),
+    ({"task": {"run": TRUE}, "description": "x" * 1_025}, "may not be more than 1024"),
+    ({"task": {"run": {"http": {"url": "host"}}}}, "should match"),
+    ({"task": {"run": TRUE, "env": [{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": KEY}}]}}, "only one of"),
+    ({"task": {"run": TRUE, "retry": {"rules": [{"name": "r", "action": "Fail"}]}}}, "a retry rule needs at least one"),
+    ({"task": requirement("Exists", ["a"])}, REQUIREMENT),
+    ({"task": {"run": TRUE, "resources": {"slots": 0}}}, "should be greater than or equal to 1"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), BAD_TEMPLATES, ids=lambda value: str(value)[:50])
+async def test_a_bad_template_is_refused(world: World, spec: Object, message: str) -> None:
+    with pytest.raises(Unprocessable, match=message):
+        await created(world, TASKTEMPLATES, spec)
+
+
+async def test_the_template_of_a_task_and_its_arguments_are_fixed_together(world: World) -> None:
+    await created(world, TASKTEMPLATES, {"task": {"run": TRUE}})
+    obj = await world.api.create(
+        TASKS,
+        world.namespace,
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": "Task",
+            "metadata": {"name": "of-it"},
+            "spec": {**TEMPLATE, "args": {"x": {"a": 1}}},
+        },
+    )
+    assert (await world.edit("of-it", args={"y": 2}))["spec"]["args"] == {"x": {"a": 1}, "y": 2}
+    await assigned(world, await world.task("of-it"))
+    for change in ({"templateRef": {"name": "other"}}, {"templateRef": None, "args": None, "run": TRUE}):
+        with pytest.raises(Unprocessable, match=r"spec\.(templateRef|run) cannot be changed"):
+            await world.edit("of-it", **change)
+    for args in ({"x": None, "renamed": {"a": 1}}, {"x": {"a": 2}}, {"y": None}, {"z": 1}):
+        with pytest.raises(Unprocessable, match=r"spec\.args cannot be changed"):
+            await world.edit("of-it", args=args)
+    assert obj["spec"]["args"] == {"x": {"a": 1}}
