@@ -274,8 +274,7 @@ def test_every_condition_is_described() -> None:
 
 
 def crd(kind: str) -> Object:
-    plural = {"Task": "tasks", "WorkerPool": "workerpools"}[kind]
-    loaded = yaml.safe_load(text_of(f"crds/{plural}.yaml"))
+    loaded = yaml.safe_load(text_of(f"crds/{kind.lower()}s.yaml"))
     schema: Object = loaded["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
 
@@ -321,6 +320,23 @@ def value_paths(node: Object, prefix: str = "") -> Iterator[str]:
             yield from value_paths(child, f"{path}.")
         else:
             yield path
+
+
+def test_every_field_of_a_schedule_is_documented_with_its_default() -> None:
+    explained = {words(row[0])[0]: row[1].strip("`") for row in rows("schedule-fields", text_of("docs/schedules.md"))}
+    fields = crd("TaskSchedule")["properties"]["spec"]["properties"]
+    assert set(explained) == set(fields)
+    defaults = {name: str(field["default"]) for name, field in fields.items() if "default" in field}
+    assert {name: default for name, default in explained.items() if default} == {
+        **defaults, "suspend": "false", "timeZone": "UTC",
+    }  # fmt: skip
+
+
+def test_every_reason_of_a_schedule_is_documented() -> None:
+    explained = {word for row in rows("schedule-reasons", text_of("docs/schedules.md")) for word in words(row[0])}
+    parts = (text_of(f"operator/taskmaster/coordinator/{name}.py") for name in ("schedules", "schedule_status"))
+    given = {word for text in parts for word in re.findall(r'(?:Refused\(|return )"([A-Z]\w+)"', text)}
+    assert given == explained
 
 
 def test_every_value_of_the_chart_is_documented_and_no_other() -> None:

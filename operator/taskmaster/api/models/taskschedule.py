@@ -18,6 +18,8 @@ Expression = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
 HistoryLimit = Annotated[int, Field(ge=0, le=1_000)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 
+LongCount = Annotated[int, Field(ge=0, le=9_007_199_254_740_991)]
+
 ACTIVE_SHOWN = 100
 """How many names of active Tasks are in the status."""
 
@@ -127,10 +129,10 @@ class TaskScheduleStatus(Model):
     active_count: Count | None = None
     """How many Tasks of the schedule have not finished."""
 
-    runs: Annotated[int, Field(ge=0)] | None = None
+    runs: LongCount | None = None
     """How many Tasks have been created by time."""
 
-    missed: Annotated[int, Field(ge=0)] | None = None
+    missed: LongCount | None = None
     """How many occurrences were not started: forbidden, too late, or refused. Of a long outage, everySeconds is counted
     in full, and of expressions the latest 1000."""
 
