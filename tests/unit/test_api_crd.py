@@ -18,9 +18,15 @@ CRDS = Path(__file__).parents[2] / "crds"
 Schema = dict[str, Any]
 
 FREE_FORM = {
+    "Task.spec.args",
     "Task.spec.run.python.args",
     "Task.status.checkpoint.data",
+    "Task.status.resolvedRun.run.python.args",
     "Task.status.result",
+    "TaskSchedule.spec.taskTemplate.spec.args",
+    "TaskSchedule.spec.taskTemplate.spec.run.python.args",
+    "TaskTemplate.spec.parameters",
+    "TaskTemplate.spec.task.run.python.args",
     "WorkerPool.spec.template.affinity",
     "WorkerPool.spec.template.tolerations[]",
     "WorkerPool.spec.template.topologySpreadConstraints[]",
@@ -29,7 +35,7 @@ FREE_FORM = {
 
 
 def definitions() -> list[Schema]:
-    return [crd.task_crd(), crd.workerpool_crd()]
+    return crd.all_crds()
 
 
 def root(definition: Schema) -> Schema:
@@ -134,8 +140,39 @@ def test_new_task_needs_no_write_for_its_status() -> None:
     assert root(crd.task_crd())["properties"]["status"]["default"] == {"phase": "Pending", "attempt": 0}
 
 
-def test_pool_waits_for_its_first_observation() -> None:
-    assert root(crd.workerpool_crd())["properties"]["status"]["default"] == {"observedGeneration": 0}
+@pytest.mark.parametrize("definition", definitions()[1:], ids=lambda each: each["spec"]["names"]["kind"])
+def test_what_lives_long_waits_for_its_first_observation(definition: Schema) -> None:
+    assert root(definition)["properties"]["status"]["default"] == {"observedGeneration": 0}
+
+
+def rules_below(schema: Schema) -> dict[str, list[Schema]]:
+    return {
+        path: each["x-kubernetes-validations"] for path, each in walk("", schema) if "x-kubernetes-validations" in each
+    }
+
+
+def test_the_spec_of_a_task_has_the_same_rules_wherever_it_stands() -> None:
+    of_tasks = rules_below(root(crd.task_crd())["properties"]["spec"])
+    schedule = root(crd.taskschedule_crd())["properties"]["spec"]["properties"]["taskTemplate"]["properties"]["spec"]
+    assert of_tasks == rules_below(schedule)
+    template = root(crd.tasktemplate_crd())["properties"]["spec"]["properties"]["task"]
+    assert {path: rules for path, rules in of_tasks.items() if path} == rules_below(template)
+
+
+def test_what_a_task_is_made_of_is_checked_alike_in_its_template() -> None:
+    spec = root(crd.task_crd())["properties"]["spec"]["properties"]
+    template = root(crd.tasktemplate_crd())["properties"]["spec"]["properties"]["task"]["properties"]
+    resolved = root(crd.task_crd())["properties"]["status"]["properties"]["resolvedRun"]["properties"]
+
+    def bounds(name: str, of: Schema) -> dict[str, Schema]:
+        said = ("description", "properties", "items", "x-kubernetes-validations", "additionalProperties")
+        return {path: {key: each[key] for key in each if key not in said} for path, each in walk(name, of[name])}
+
+    for name in template:
+        differing = {path for path, each in bounds(name, template).items() if each != bounds(name, spec).get(path)}
+        assert differing == ({"run.http.url"} if name == "run" else set())
+    for name in ("run", "env", "workingDir"):
+        assert bounds(name, resolved) == bounds(name, spec)
 
 
 @pytest.mark.parametrize("definition", definitions(), ids=lambda each: each["spec"]["names"]["kind"])
@@ -153,15 +190,27 @@ def test_paths_of_columns_and_selectable_fields_exist(definition: Schema) -> Non
     assert all(path in known for path in scale.values())
 
 
-def test_columns_are_those_that_people_are_promised() -> None:
-    columns = crd.task_crd()["spec"]["versions"][0]["additionalPrinterColumns"]
+COLUMNS = {
+    "Task": (
+        "PHASE QUEUE PRIORITY WORKER ATTEMPT REASON AGE",
+        "NODE STARTED COMPLETED MESSAGE",
+    ),
+    "TaskQueue": (
+        "WEIGHT PENDING RUNNING OLDEST PAUSED STATUS AGE",
+        "MAX-RUNNING RATE PER-SECONDS BLOCKERS",
+    ),
+    "TaskTemplate": ("DESCRIPTION STATUS AGE", "MESSAGE"),
+}
+"""Those of `kubectl get`, and what `-o wide` adds."""
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_columns_are_those_that_people_are_promised(kind: str) -> None:
+    (definition,) = (each for each in definitions() if each["spec"]["names"]["kind"] == kind)
     by_width: dict[int, list[str]] = {0: [], 1: []}
-    for column in columns:
+    for column in definition["spec"]["versions"][0]["additionalPrinterColumns"]:
         by_width[column["priority"]].append(column["name"].upper())
-    assert by_width == {
-        0: ["PHASE", "QUEUE", "PRIORITY", "WORKER", "ATTEMPT", "REASON", "AGE"],
-        1: ["NODE", "STARTED", "COMPLETED", "MESSAGE"],
-    }
+    assert tuple(" ".join(names) for names in by_width.values()) == COLUMNS[kind]
 
 
 def test_no_rule_uses_the_optional_syntax() -> None:
