@@ -594,9 +594,15 @@ async def test_a_bad_expression_is_a_condition_with_its_place(world: World, oper
         world.edit(schedules=None, endTime="9999-01-01T00:00:00Z")
         await until(4)
         assert world.message() == "spec.endTime: only times from 1970 to 2286 can be used"
+        world.edit(endTime=None, catchUp="Sometimes")
+        await until(5)
+        assert world.message() == "'Sometimes' is not a valid CatchUp"
         await until(130)
         assert world.fired() == []
-        world.edit(endTime=None)
+        world.annotate("all the same")
+        await until(131)
+        assert len(world.tasks()) == 1
+        world.edit(catchUp="None")
         await until(181)
         assert world.ready() == ("True", "Scheduled")
         assert world.fired() == [180]

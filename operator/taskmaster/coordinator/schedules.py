@@ -166,7 +166,7 @@ class ScheduleController:
         entry.unchecked, entry.retry_at = True, 0.0
         try:
             entry.parsed, entry.trouble = schedules.schedule(entry.obj), None
-        except schedules.Unusable as error:
+        except ValueError as error:  # Unusable, or a word that only a newer version knows
             entry.parsed, entry.trouble = None, Refused("InvalidSchedule", str(error))
 
     def _forget(self, key: Key) -> None:
@@ -201,9 +201,10 @@ class ScheduleController:
         entry = self._entries.get(key)
         if entry is None:
             return
-        if entry.parsed is not None and self._clock() >= entry.retry_at:
+        if self._clock() >= entry.retry_at:
             await self._check(entry)
             await self._run_now(entry)
+        if entry.parsed is not None and self._clock() >= entry.retry_at:
             await self._start(entry, entry.parsed)
         if entry.parsed is not None and self._entries.get(key) is entry:
             if entry.parsed.policy is ConcurrencyPolicy.REPLACE:
@@ -256,10 +257,7 @@ class ScheduleController:
             entry.run_now, entry.urgent = schedules.answer(value), True
 
     async def _start(self, entry: Entry, schedule: Schedule) -> None:
-        if self._clock() < entry.retry_at:
-            return
-        before = entry.record
-        result = plan(schedule, before, active=bool(self._active(entry)), now=self._wall_clock())
+        result = plan(schedule, entry.record, active=bool(self._active(entry)), now=self._wall_clock())
         entry.record = result.record
         for number, start in enumerate(result.starts):
             before = entry.record
@@ -370,7 +368,8 @@ class ScheduleController:
 
 def _version(obj: Object) -> int:
     """Return the version of an object, to see which of two is newer."""
-    return int(obj["metadata"]["resourceVersion"])
+    text: str = obj["metadata"]["resourceVersion"]
+    return int(text) if text.isdecimal() else 0
 
 
 def _passing(error: ApiError) -> bool:
