@@ -37,7 +37,7 @@ EXISTS, DOES_NOT_EXIST = Operator.EXISTS, Operator.DOES_NOT_EXIST
         (GT, ("8",), "9.5", False),
         (GT, ("8",), "1_000", False),
         (GT, ("8",), " 9", False),
-        (GT, ("8",), "٩", False),  # noqa: RUF001
+        (GT, ("8",), "٩", False),
         (GT, ("8",), "+9", True),
         (GT, ("8",), "+-9", False),
         (GT, ("8",), "-", False),

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from taskmaster.core.capacity import Shape
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.task import Concurrency, OnConflict
 
 Order = tuple[float, int]
 """Creation, and the order of first observation."""
+
+Rank = tuple[float, int]
+"""When a Task would have come, had it had priority 0, and the order of first observation."""
 
 
 @dataclass(slots=True)
@@ -24,13 +28,31 @@ class _Key:
     """Uids of those that hold a worker."""
     waiting: dict[str, Order] = field(default_factory=dict)
     """Uids of those that wait for nothing but a worker or this key."""
-    parked: KeyedHeap[tuple[float, int]] = field(default_factory=KeyedHeap)
-    """Of these, the ones that wait for this key, in the order in which they should run."""
+    parked: dict[Shape, KeyedHeap[Rank]] = field(default_factory=dict)
+    """Of these, the ones that wait for this key, in the order in which they should run.
+
+    Those of one shape (and queue) can start or cannot alike. Another shape does not wait for them: what is first in
+    rank may be unable to use the room, because its queue is paused or no worker fits.
+    """
+    lanes: dict[str, Shape] = field(default_factory=dict)
+    """Where each of them is parked."""
 
     @property
     def limit(self) -> int:
         first = self.limits.first()
         return first[0] if first is not None else 1
+
+    def park(self, uid: str, rank: Rank, shape: Shape) -> None:
+        self.unpark(uid)
+        self.parked.setdefault(shape, KeyedHeap()).put(uid, rank)
+        self.lanes[uid] = shape
+
+    def unpark(self, uid: str) -> None:
+        shape = self.lanes.pop(uid, None)
+        if shape is not None:
+            self.parked[shape].discard(uid)
+            if not len(self.parked[shape]):
+                del self.parked[shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +96,7 @@ class ConcurrencyKeys:
         key.limits.discard(uid)
         key.holders.pop(uid, None)
         key.waiting.pop(uid, None)
-        key.parked.discard(uid)
+        key.unpark(uid)
         if not len(key.limits):
             del self._keys[name]
 
@@ -82,7 +104,7 @@ class ConcurrencyKeys:
         """Note that a Task that is known holds a worker."""
         key = self._keys[self._key_of[uid]]
         key.waiting.pop(uid, None)
-        key.parked.discard(uid)
+        key.unpark(uid)
         key.holders[uid] = order
 
     def wait(self, uid: str, order: Order) -> None:
@@ -91,16 +113,16 @@ class ConcurrencyKeys:
         key.holders.pop(uid, None)
         key.waiting[uid] = order
 
-    def park(self, uid: str, rank: tuple[float, int]) -> None:
-        """Let a Task that waits wait for its key; the smallest rank goes first."""
-        self._keys[self._key_of[uid]].parked.put(uid, rank)
+    def park(self, uid: str, rank: Rank, shape: Shape) -> None:
+        """Let a Task that waits wait for its key; of one shape the smallest rank goes first."""
+        self._keys[self._key_of[uid]].park(uid, rank, shape)
 
     def rest(self, uid: str) -> None:
         """Note that a Task neither holds a worker nor could: it backs off, is suspended, waits for another Task."""
         key = self._keys[self._key_of[uid]]
         key.holders.pop(uid, None)
         key.waiting.pop(uid, None)
-        key.parked.discard(uid)
+        key.unpark(uid)
 
     def room(self, uid: str) -> bool:
         """Whether the key of a Task lets one more hold a worker."""
@@ -108,15 +130,17 @@ class ConcurrencyKeys:
         return len(key.holders) < key.limit
 
     def unpark(self, name: str) -> list[str]:
-        """Return the parked Tasks that may be considered now, and park them no longer."""
+        """Return the parked Tasks that may be considered now, and park them no longer: of each shape as many as fit."""
         key = self._keys.get(name)
+        if key is None:
+            return []
         freed: list[str] = []
-        while key is not None and len(freed) < key.limit - len(key.holders):
-            first = key.parked.first()
-            if first is None:
-                break
-            key.parked.discard(first[1])
-            freed.append(first[1])
+        for heap in list(key.parked.values()):
+            for _ in range(key.limit - len(key.holders)):
+                if (first := heap.first()) is None:
+                    break
+                key.unpark(first[1])
+                freed.append(first[1])
         return freed
 
     def standing(self, uid: str) -> tuple[str, int, int]:
@@ -131,11 +155,13 @@ class ConcurrencyKeys:
         Those that hold a worker count whatever their age. To make room, waiting Tasks go before running ones, for they
         have done nothing yet, and the oldest first.
         """
+        if policy is OnConflict.QUEUE:
+            return Conflict()
         key = self._keys[self._key_of[uid]]
         waiting = sorted((each, other) for other, each in key.waiting.items() if each < order and other != uid)
         holders = sorted((each, other) for other, each in key.holders.items() if other != uid)
         excess = len(waiting) + len(holders) - (key.limit - 1)
-        if excess <= 0 or policy is OnConflict.QUEUE:
+        if excess <= 0:
             return Conflict()
         if policy is OnConflict.REJECT:
             return Conflict(rejected=True)

@@ -309,7 +309,7 @@ class Tenant:
         state = self.queues[entry.task.queue]
         rank = float(entry.task.since) - entry.task.priority * state.queue.aging_seconds
         self._move(entry, PendingReason.CONCURRENCY_LIMIT)
-        self.keys.park(entry.task.uid, (rank, entry.order))
+        self.keys.park(entry.task.uid, (rank, entry.order), entry.shape)
 
     # Where a Task stands
 
