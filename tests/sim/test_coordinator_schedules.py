@@ -435,6 +435,22 @@ async def test_enqueued_occurrences_wait_for_each_other_also_over_a_restart(worl
     assert world.status()["missed"] == 0
 
 
+async def test_an_enqueued_occurrence_is_not_deleted_before_its_start_is_remembered(world: World) -> None:
+    async with Operator(world, "first").running() as first:
+        world.create(concurrencyPolicy="Enqueue", successfulTasksHistoryLimit=0)
+        await until(130)
+        first.faults = lambda call: Fault(before=Unanswered("no")) if told(call) else None
+        world.finish("60")
+        await until(131)
+        world.finish("120")
+        await until(150)
+        assert list(world.tasks()) == ["120"]
+    async with Operator(world, "second").running():
+        await until(160)
+    assert world.fired() == [60, 120]
+    assert world.tasks() == {}
+
+
 async def test_suspending_stops_firing_and_unsuspending_does_not_make_up_for_it(world: World) -> None:
     async with Operator(world, "first").running():
         world.create()

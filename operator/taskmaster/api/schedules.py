@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from taskmaster.api import names
@@ -81,20 +82,25 @@ def timing(spec: Object) -> str:
     return hashlib.blake2b(fields.encode(), digest_size=8).hexdigest()
 
 
-def record(obj: Object, *, now: float) -> Record:
-    """Decode what a schedule remembers; if somebody has changed when it occurs, all that was before now is settled."""
+def record(obj: Object) -> Record:
+    """Decode what a schedule remembers."""
     status = obj.get("status") or {}
-    mark = int(from_wire(status.get("highWaterTime") or obj["metadata"]["creationTimestamp"]))
-    if status.get("observedTiming", timing(obj["spec"])) != timing(obj["spec"]):
-        mark = max(mark, int(now))
     latest = status.get("lastScheduleTime")
     return Record(
-        mark=mark,
+        mark=int(from_wire(status.get("highWaterTime") or obj["metadata"]["creationTimestamp"])),
         waiting=tuple(int(from_wire(each)) for each in status.get("waiting") or ()),
         runs=status.get("runs", 0),
         missed=status.get("missed", 0),
         latest=int(from_wire(latest)) if latest else None,
     )
+
+
+def settled(obj: Object, memory: Record, *, now: float) -> Record:
+    """Return what a schedule remembers; if somebody has changed when it occurs, all that was before now is settled."""
+    wanted = timing(obj["spec"])
+    if (obj.get("status") or {}).get("observedTiming", wanted) == wanted:
+        return memory
+    return replace(memory, mark=max(memory.mark, int(now)))
 
 
 def encode_record(memory: Record) -> Object:

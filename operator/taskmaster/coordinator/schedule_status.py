@@ -23,10 +23,11 @@ class Entry:
 
     obj: Object
     record: Record
+    written: Record
+    """What the status is known to remember."""
     run_now: str
     """The request that was answered last."""
     succeeded: Instant | None
-    written_mark: int
     parsed: Schedule | None = None
     trouble: Refused | None = None
     """Why the spec cannot be used."""
@@ -46,6 +47,10 @@ class Entry:
         """Namespace and name."""
         return self.obj["metadata"]["namespace"], self.obj["metadata"]["name"]
 
+    def covers(self, occurrence: int) -> bool:
+        """Whether the status remembers that an occurrence was dealt with, so that its Task need not any more."""
+        return occurrence <= self.written.mark and occurrence not in self.written.waiting
+
     @property
     def answered(self) -> bool:
         """Whether the status speaks of the spec as it is."""
@@ -55,14 +60,14 @@ class Entry:
 
 def met(obj: Object, *, now: float) -> Entry:
     """Return the entry of a schedule that this operator has not known; its spec is not read yet."""
-    status = obj.get("status") or {}
-    succeeded, mark = status.get("lastSuccessfulTime"), status.get("highWaterTime")
+    succeeded = (obj.get("status") or {}).get("lastSuccessfulTime")
+    record = schedules.record(obj)
     return Entry(
         obj,
-        schedules.record(obj, now=now),
-        run_now=status.get("observedRunNow", ""),
+        schedules.settled(obj, record, now=now),
+        record,
+        run_now=(obj.get("status") or {}).get("observedRunNow", ""),
         succeeded=from_wire(succeeded) if succeeded else None,
-        written_mark=int(from_wire(mark)) if mark else 0,
     )
 
 

@@ -62,14 +62,15 @@ class Upkeep:
             if older and not task.finished and not asked:
                 self._stop(task, newcomer)
 
-    def trim(self, tasks: Collection[Task], *, succeeded: int, failed: int, covered: int) -> None:
-        """Delete the oldest finished Tasks beyond the limits, unless their occurrences are later than `covered`."""
+    def trim(self, tasks: Collection[Task], *, succeeded: int, failed: int, covers: Callable[[int], bool]) -> None:
+        """Delete the oldest finished Tasks beyond the limits, but none whose occurrence is not remembered otherwise."""
         over = [task for task in tasks if task.finished and open_request(task) is None]
         for good, limit in ((True, succeeded), (False, failed)):
             some = [task for task in over if (task.phase is Phase.SUCCEEDED) == good]
             some.sort(key=lambda task: (task.completed or task.created, task.name))
             for task in some[: max(0, len(some) - limit)]:
-                if (_occurrence(task) or 0) <= covered and not self._cache.needed(task):
+                occurrence = _occurrence(task)
+                if (occurrence is None or covers(occurrence)) and not self._cache.needed(task):
                     self._delete(task)
 
     def _stop(self, task: Task, newcomer: Task) -> None:

@@ -317,7 +317,7 @@ class ScheduleController:
         if occurrence is None:
             return False
         entry = self._entries.get((task.namespace, task.schedule))
-        return self._clock() < self._deadline if entry is None else occurrence > entry.written_mark
+        return self._clock() < self._deadline if entry is None else not entry.covers(occurrence)
 
     def _active(self, entry: Entry) -> list[str]:
         now = self._clock()
@@ -334,7 +334,7 @@ class ScheduleController:
             self._tasks_of(entry),
             succeeded=spec.get("successfulTasksHistoryLimit", 3),
             failed=spec.get("failedTasksHistoryLimit", 1),
-            covered=entry.written_mark,
+            covers=entry.covers,
         )
 
     # ---- telling
@@ -348,7 +348,7 @@ class ScheduleController:
             return
         if entry.answered and not entry.urgent and self._clock() < entry.next_write:
             return
-        mark = entry.record.mark
+        record = entry.record
         entry.next_write = self._clock() + STATUS_SECONDS
         gone = dict.fromkeys(old.keys() - new.keys())
         patch = MergePatch({"metadata": {"uid": obj["metadata"]["uid"]}, "status": {**gone, **new}})
@@ -360,7 +360,7 @@ class ScheduleController:
             )
             return
         entry.urgent = False
-        entry.written_mark = max(entry.written_mark, mark)
+        entry.written = record
         if self._entries.get(entry.key) is entry:
             self._take(entry, stored)  # it may have been edited just before
         self._trim(entry)
