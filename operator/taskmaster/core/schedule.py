@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from heapq import merge
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Final
 
 from taskmaster.core.cron import Cron
@@ -251,8 +251,9 @@ def _arrived(schedule: Schedule, mark: int, now: float) -> tuple[tuple[int, ...]
     if not found:
         return (), 0, mark
     uncounted = _beats_between(schedule, mark, found[-1])
-    in_time = [each for each in found if _in_time(schedule, each, now)]
-    on_time = [each for each in in_time if now - schedule.due(each) <= ON_TIME_SECONDS]
+    # The latest is first, and the earlier an occurrence, the earlier it was due.
+    in_time = list(takewhile(lambda each: _in_time(schedule, each, now), found))
+    on_time = list(takewhile(lambda each: now - schedule.due(each) <= ON_TIME_SECONDS, in_time))
     match schedule.catch_up:
         case CatchUp.NONE:
             chosen = on_time
