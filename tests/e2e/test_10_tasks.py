@@ -72,7 +72,7 @@ def test_the_code_of_the_example_image_runs(cluster: Cluster, tenant: str) -> No
 
 
 def test_every_example_is_used() -> None:
-    used = {"hello.yaml", "dependencies.yaml", "demo-values.yaml"}
+    used = {"hello.yaml", "dependencies.yaml", "demo-values.yaml", "template.yaml"}
     used |= {*(f"demo/{name}.yaml" for name in ("code", "command", "python", "retry"))}
     used |= {"sdk/code.yaml", "sdk/task.yaml", *(f"{name}.yaml" for name in MORE_TASKS if name != "sdk")}
     used |= {f"worker-image/{name}" for name in IMAGE_FILES}
@@ -115,6 +115,11 @@ def test_columns(cluster: Cluster) -> None:
         "task.spec.run.script",
         "task.spec.retry.backoff",
         "task.status.phase",
+        "task.spec.requires.matchExpressions",
+        "task.status.resolvedRun",
+        "taskqueue.spec.rateLimit",
+        "taskqueue.status",
+        "tasktemplate.spec.task",
         "workerpool.spec.template",
         "workerpool.status",
     ],

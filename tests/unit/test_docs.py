@@ -30,6 +30,7 @@ from taskmaster.api.times import to_wire
 from taskmaster.coordinator.cache import Cache
 from taskmaster.coordinator.metrics import RequestMetrics, StateCollector, TaskMetrics, leader_gauge
 from taskmaster.coordinator.pools import PoolController
+from taskmaster.coordinator.templates import judged
 from taskmaster.coordinator.value_access import ValueAccess
 from taskmaster.core.phase import SUCCESSORS, TERMINAL, Phase
 from taskmaster.core.policy import BUILT_IN
@@ -450,7 +451,10 @@ def check(obj: Object) -> None:
     schema["properties"]["metadata"] = {"type": "object"}
     jsonschema.validate(obj, schema)
     if obj["kind"] == "Task":
-        assert len(obj["spec"]["run"]) == 1
+        assert ("run" in obj["spec"]) != ("templateRef" in obj["spec"])
+        assert len(obj["spec"].get("run", ["templateRef"])) == 1
+    if obj["kind"] == "TaskTemplate":
+        assert judged(obj)[1:] == ("Valid", "Tasks can be made of it")
 
 
 def shown_objects() -> Iterator[tuple[str, Object]]:
