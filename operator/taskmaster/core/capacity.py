@@ -173,6 +173,7 @@ class Capacity:
         if seat is None:
             tasks = self._homeless.pop(worker.pod_uid, {})
             seat = _Seat(worker, kind, tasks, sum(tasks.values()))
+            seat.reserved_for = next((uid for uid in tasks if uid in self._reservations), "")
             self._seats[worker.pod_uid] = seat
         elif seat.kind is not kind:
             self._leave_kind(seat)
@@ -181,8 +182,9 @@ class Capacity:
         seat.worker = worker
         self._names[worker.name] = worker.pod_uid
         self._offer(seat)
-        if seat.reserved_for and not worker.schedulable:
-            self._freed.update(self._kinds.values())  # the Task it is kept for has to look for another one
+        if self._reservations:
+            # How many may be kept depends on how many there are; and a Task may have to look for another one.
+            self._freed.update(self._kinds.values())
 
     def remove_worker(self, pod_uid: str) -> None:
         """Forget a worker; Tasks it still holds stay counted, in case it returns."""
@@ -192,7 +194,8 @@ class Capacity:
         self._leave_kind(seat)
         if self._names.get(seat.worker.name) == pod_uid:
             del self._names[seat.worker.name]
-        if self._reservations.pop(seat.reserved_for, None) is not None:
+        if seat.reserved_for and seat.reserved_for not in seat.tasks:
+            del self._reservations[seat.reserved_for]
             self._freed.update(self._kinds.values())
         if seat.tasks:
             self._homeless[pod_uid] = seat.tasks
@@ -201,8 +204,7 @@ class Capacity:
         """Count a Task against a worker, moving it from another one if needed; `alone` keeps others away from there."""
         if alone and self._reservations.get(task_uid) != pod_uid:
             self.release(task_uid)
-            if (seat := self._seats.get(pod_uid)) is not None:
-                self._reserve(task_uid, seat)
+            self._reserve(task_uid, pod_uid)
         elif not alone:
             self.release(task_uid)
         if self._places.get(task_uid) == pod_uid:
@@ -272,12 +274,16 @@ class Capacity:
             if not candidates:
                 return None
             seat = min(candidates, key=lambda each: (self._excess(each, shape), each.worker.name == avoid, each.turn))
-            self._reserve(task_uid, seat)
+            self._reserve(task_uid, seat.worker.pod_uid)
         return seat.worker if self._excess(seat, shape) <= 0 else None
 
     def release(self, task_uid: str) -> None:
         """Give back the worker that was kept for a Task, if one was."""
-        seat = self._seats.get(self._reservations.pop(task_uid, ""))
+        pod_uid = self._reservations.pop(task_uid, None)
+        if pod_uid is None:
+            return
+        self._freed.update(self._kinds.values())  # another Task may keep a worker instead, of whatever kind
+        seat = self._seats.get(pod_uid)
         if seat is not None:
             seat.reserved_for = ""
             self._offer(seat)
@@ -359,11 +365,13 @@ class Capacity:
             self._fitting[shape] = known
         return known
 
-    def _reserve(self, task_uid: str, seat: _Seat) -> None:
-        self._reservations.pop(seat.reserved_for, None)
-        self._reservations[task_uid] = seat.worker.pod_uid
-        seat.reserved_for = task_uid
-        self._offer(seat)
+    def _reserve(self, task_uid: str, pod_uid: str) -> None:
+        self._reservations[task_uid] = pod_uid
+        seat = self._seats.get(pod_uid)
+        if seat is not None:
+            self._reservations.pop(seat.reserved_for, None)
+            seat.reserved_for = task_uid
+            self._offer(seat)
 
     def _offer(self, seat: _Seat) -> None:
         is_open = seat.worker.schedulable and not seat.reserved_for and seat.free > 0
