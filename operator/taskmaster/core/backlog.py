@@ -26,7 +26,8 @@ from taskmaster.core.task import Instant, Task
 AGE_TURN: Final = 8
 
 _TAGS_KEPT: Final = 1_024
-"""Tags of keys without Tasks that are kept before the ones that no longer matter are dropped."""
+"""Tags remembered beyond the number of Tasks. Keys may be ever new ones, so the one whose last start is longest ago is
+forgotten: by then all others have had a turn."""
 
 Age = tuple[float, int]
 """Since when a Task waits, and the order of first observation: times of creation have whole seconds, so ties are
@@ -104,6 +105,7 @@ class Backlog:
         self._lanes: dict[Shape, _Lane] = {}
         self._open: dict[Shape, _Lane] = {}
         self._tags: dict[str, float] = {}
+        """By key, the one that has started last at the end."""
         self._virtual_time = 0.0
         self._starts = 0
 
@@ -185,10 +187,10 @@ class Backlog:
         if not self._by_age:
             self._virtual_time = max(self._virtual_time, tag)
         self._starts += 1
-        self._tags[key] = max(tag, self._tags.get(key, 0.0)) + place.shape.slots
+        self._tags[key] = max(tag, self._tags.pop(key, 0.0)) + place.shape.slots
         self.discard(uid)
-        if len(self._tags) > 2 * len(self._places) + _TAGS_KEPT:
-            self._tags = {each: tag for each, tag in self._tags.items() if tag > self._virtual_time}
+        while len(self._tags) > len(self._places) + _TAGS_KEPT:
+            del self._tags[next(iter(self._tags))]
 
     def block(self, shape: Shape) -> None:
         """Pass over the Tasks of a shape: at the moment no worker takes one."""
