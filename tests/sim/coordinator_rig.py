@@ -25,9 +25,11 @@ from taskmaster.coordinator.deadlines import DeadlineController
 from taskmaster.coordinator.explainer import Explainer
 from taskmaster.coordinator.leases import worker_lease
 from taskmaster.coordinator.pods import worker_pod
+from taskmaster.coordinator.queues import QueueController
 from taskmaster.coordinator.reaper import Reaper
 from taskmaster.coordinator.requests import RequestController
 from taskmaster.coordinator.scheduler import Scheduler
+from taskmaster.coordinator.templates import TemplateController
 from taskmaster.coordinator.ttl import TtlController
 from taskmaster.core.reason import EndReason
 from taskmaster.core.retry import AttemptEnd, Finish, Outcome, next_attempt
@@ -36,7 +38,7 @@ from taskmaster.kube.api import JsonPatch, MergePatch
 from taskmaster.kube.dispatcher import Dispatcher
 from taskmaster.kube.errors import ApiError, Unanswered, Unprocessable
 from taskmaster.kube.informer import Informer
-from taskmaster.kube.resource import LEASES, PODS, TASKS, Object
+from taskmaster.kube.resource import LEASES, PODS, TASKQUEUES, TASKS, TASKTEMPLATES, Object, Resource
 
 
 def wall_clock() -> Instant:
@@ -72,6 +74,24 @@ class Cluster:
 
     def delete(self, name: str) -> None:
         self.server.delete(TASKS, NAMESPACE, name)
+
+    def queue(self, name: str, **spec: Any) -> Object:
+        return self._create(TASKQUEUES, "TaskQueue", name, spec)
+
+    def edit_queue(self, name: str, **spec: Any) -> None:
+        self.server.patch(TASKQUEUES, NAMESPACE, name, MergePatch({"spec": spec}))
+
+    def queue_status(self, name: str) -> Object:
+        status: Object = self.server.read(TASKQUEUES, NAMESPACE, name)["status"]
+        return status
+
+    def template(self, name: str, task: Object, **spec: Any) -> Object:
+        return self._create(TASKTEMPLATES, "TaskTemplate", name, {"task": task, **spec})
+
+    def _create(self, resource: Resource, kind: str, name: str, spec: Object) -> Object:
+        metadata = {"name": name, "namespace": NAMESPACE}
+        body = {"apiVersion": names.API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+        return self.server.create(resource, NAMESPACE, body)
 
     def task(self, name: str) -> Object:
         return self.server.read(TASKS, NAMESPACE, name)
@@ -145,8 +165,20 @@ class Coordinator:
         self.cleaner = Dispatcher(self.api, concurrency=4, **clocks)  # type: ignore[arg-type]
         self.cache = Cache(wake=lambda: self.scheduler.wake(), clock=wall_clock, synced=self.synced)
         self.scheduler = Scheduler(self.cache, self.assigner, ready=self.synced, clock=wall_clock)
+        self.queues = QueueController(
+            self.cache, self.cleaner, ready=self.synced, clock=monotonic, wall_clock=wall_clock
+        )
+        self.templates = TemplateController(self.api, self.cache, may_write=lambda: True, wall_clock=wall_clock)
         selector = names.POOL_LABEL
         self.informers: dict[str, Informer[Any]] = {
+            "taskqueues": Informer(
+                self.api, TASKQUEUES, transform=dict, on_deltas=self.queues.on_deltas,
+                **clocks,  # type: ignore[arg-type]
+            ),
+            "tasktemplates": Informer(
+                self.api, TASKTEMPLATES, transform=dict, on_deltas=self.templates.on_deltas,
+                **clocks,  # type: ignore[arg-type]
+            ),
             "pods": Informer(
                 self.api, PODS, label_selector=selector, transform=worker_pod, on_deltas=self.cache.on_pods,
                 **clocks,  # type: ignore[arg-type]
@@ -208,6 +240,7 @@ class Coordinator:
                 group.create_task(informer.run())
             for part in (
                 self.assigner, self.cleaner, self.reaper, self.requests, self.deadlines, self.ttl, self.explainer,
+                self.queues, self.templates,
             ):  # fmt: skip
                 group.create_task(part.run())
             for informer in self.informers.values():

@@ -33,6 +33,7 @@ Admission = Callable[[Resource, str | None, Object | None, Object], None]
 
 STATUS_DEFAULTS: dict[str, Object] = {
     "tasks": {"phase": "Pending", "attempt": 0},
+    "taskqueues": {"observedGeneration": 0},
     "taskschedules": {"observedGeneration": 0},
     "tasktemplates": {"observedGeneration": 0},
     "workerpools": {"observedGeneration": 0},
@@ -44,7 +45,7 @@ STATUS_DEFAULTS: dict[str, Object] = {
 FIRST_REVISION = 1000
 """As on a server that has been running: version 1 is too old."""
 
-GENERATIONS = {"tasks", "taskschedules", "tasktemplates", "workerpools", "deployments"}
+GENERATIONS = {"tasks", "taskqueues", "taskschedules", "tasktemplates", "workerpools", "deployments"}
 
 
 @dataclass(frozen=True, slots=True)

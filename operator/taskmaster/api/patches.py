@@ -266,11 +266,11 @@ def run_again(task: Task, *, now: Instant) -> dict[str, Any]:
     return {"metadata": {"uid": task.uid, "resourceVersion": task.resource_version}, "status": status}
 
 
-def explain(task: Task, reason: PendingReason | None, message: str) -> list[Operation]:
-    """Say why a Pending Task waits (None: what was said no longer holds); answers an edit of its spec, too."""
+def explain(task: Task, reason: PendingReason, message: str) -> list[Operation]:
+    """Say why a Pending Task waits; answers an edit of its spec, too."""
     return [
         *_waiting(task),
-        _put("reason", reason or ""),
+        _put("reason", reason),
         _put("message", message[:MESSAGE_CHARACTERS]),
         _put("observedGeneration", task.generation),
     ]

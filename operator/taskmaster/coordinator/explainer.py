@@ -15,9 +15,9 @@ from typing import Final
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.writes import status_write, worth_repeating
-from taskmaster.core.explanation import NEEDS_A_PERSON, Surveys, explain, message
+from taskmaster.core.explanation import Surveys, explain, message
 from taskmaster.core.heap import KeyedHeap
-from taskmaster.core.reason import PendingReason
+from taskmaster.core.reason import NEEDS_A_PERSON, PendingReason
 from taskmaster.core.request import may_run, open_request
 from taskmaster.core.task import Instant, Task
 from taskmaster.core.tenant import Place
@@ -79,6 +79,7 @@ class Explainer:
             if (task := self._cache.tasks.get(uid)) is not None:
                 self._answer(task)
         now, surveys = self._clock(), Surveys()
+        self._hear_news(now)
         if now - self._last_write > PATIENCE_SECONDS:
             self._allowance = min(MAX_ALLOWANCE, self._allowance + IDLE_ALLOWANCE_PER_SECOND)
         for _ in range(LOOKS_PER_STEP):
@@ -86,6 +87,16 @@ class Explainer:
             if self._allowance < 1 or first is None or first[0] > now:
                 return
             self._look(first[1], surveys, now)
+
+    def _hear_news(self, now: Instant) -> None:
+        """Look at Tasks for which something has changed that is not their own doing: a queue, another Task."""
+        for tenant in self._cache.tenants.values():
+            news, tenant.news = tenant.news, set()
+            for uid in news & self._since.keys():
+                if tenant.entries[uid].station in NEEDS_A_PERSON:
+                    self._answer(self._cache.tasks[uid])
+                else:
+                    self._due.put(uid, now)
 
     def _look(self, uid: str, surveys: Surveys, now: Instant) -> None:
         task = self._cache.tasks.get(uid)
@@ -99,7 +110,8 @@ class Explainer:
         reason = explain(tenant, entry, surveys, now=now)
         if reason is None or reason == task.reason:
             return
-        if now < patience and reason not in _SAID_SOON | NEEDS_A_PERSON:
+        said_too_long = task.reason in NEEDS_A_PERSON
+        if now < patience and not said_too_long and reason not in _SAID_SOON | NEEDS_A_PERSON:
             return
         self._allowance -= 1
         self._write(task, patches.explain(task, reason, message(tenant, entry, reason, surveys)))
@@ -133,8 +145,6 @@ class Explainer:
                 self._write(task, patches.explain(task, reason, message(tenant, entry, reason, Surveys())))
         elif task.edit_unanswered:
             self._write(task, patches.observe_generation(task))
-        elif task.reason in NEEDS_A_PERSON and may_run(task):
-            self._write(task, patches.explain(task, None, ""))
 
     def _forget(self, uid: str) -> None:
         self._due.discard(uid)

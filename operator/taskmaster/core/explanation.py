@@ -11,19 +11,9 @@ from typing import Final
 
 from taskmaster.core.capacity import Shape, Survey
 from taskmaster.core.dependencies import describe
-from taskmaster.core.reason import PendingReason
+from taskmaster.core.reason import NEEDS_A_PERSON, PendingReason
 from taskmaster.core.task import Instant
 from taskmaster.core.tenant import Entry, Place, Station, Tenant
-
-NEEDS_A_PERSON: Final = frozenset(
-    {
-        PendingReason.QUEUE_NOT_FOUND,
-        PendingReason.TEMPLATE_NOT_FOUND,
-        PendingReason.INVALID_SPEC,
-        PendingReason.DEPENDENCY_CYCLE,
-    }
-)
-"""Waits that do not end by themselves: they are explained at once."""
 
 ABOVE_THE_QUEUE: Final = NEEDS_A_PERSON | {PendingReason.SUSPENDED}
 """Words that are more fundamental than what the Task's queue has to say."""
@@ -60,13 +50,13 @@ def reason_of(
         return station.value if isinstance(station, PendingReason) else ""
     gate = _gate(tenant, queue, now=now)
     if gate is PendingReason.QUEUE_PAUSED:
-        return gate
+        return gate.value
     if isinstance(station, PendingReason):
-        return station
+        return station.value
     if gate is not None:
-        return gate
+        return gate.value
     fits = shape is None or surveys.of(tenant, shape).fitting > 0
-    return PendingReason.NO_FREE_SLOT if fits else PendingReason.NO_MATCHING_WORKER
+    return PendingReason.NO_FREE_SLOT.value if fits else PendingReason.NO_MATCHING_WORKER.value
 
 
 def explain(tenant: Tenant, entry: Entry, surveys: Surveys, *, now: Instant) -> PendingReason | None:

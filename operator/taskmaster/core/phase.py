@@ -33,7 +33,8 @@ class Phase(StrEnum):
     """Ended because somebody set `spec.cancel`, before its first attempt or during one. Final."""
 
     SKIPPED = "Skipped"
-    """Ended while it waited, because no attempt makes sense any more: it expired (`timeouts.pendingSeconds`). Final."""
+    """Ended before an attempt, because none makes sense any more: it expired (`timeouts.pendingSeconds`), a Task that
+    it depends on ended in another way than asked for, or there was no room and somebody said to reject it. Final."""
 
 
 TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.SKIPPED})

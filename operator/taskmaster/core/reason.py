@@ -6,6 +6,7 @@ People filter on these words (`kubectl get tasks --field-selector status.reason=
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class PendingReason(StrEnum):
@@ -53,6 +54,17 @@ class PendingReason(StrEnum):
 
     BACKING_OFF = "BackingOff"
     """The last attempt failed; the next one starts after `status.notBeforeTime`."""
+
+
+NEEDS_A_PERSON: Final = frozenset(
+    {
+        PendingReason.QUEUE_NOT_FOUND,
+        PendingReason.TEMPLATE_NOT_FOUND,
+        PendingReason.INVALID_SPEC,
+        PendingReason.DEPENDENCY_CYCLE,
+    }
+)
+"""Waits that do not end by themselves: they are explained at once."""
 
 
 class EndReason(StrEnum):

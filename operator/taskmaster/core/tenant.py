@@ -27,11 +27,11 @@ from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.phase import Phase
 from taskmaster.core.policy import SAYS_NOTHING, Overrides, resolve
 from taskmaster.core.queue import Queue, WhenFull
-from taskmaster.core.reason import EndReason, PendingReason
+from taskmaster.core.reason import NEEDS_A_PERSON, EndReason, PendingReason
 from taskmaster.core.request import may_run
 from taskmaster.core.requirements import Requirements
 from taskmaster.core.shares import Shares
-from taskmaster.core.task import DEFAULT_QUEUE, Instant, StopReason, Task
+from taskmaster.core.task import DEFAULT_QUEUE, Instant, OnConflict, StopReason, Task
 from taskmaster.core.template import Template
 
 
@@ -77,9 +77,9 @@ class Entry:
 class QueueState:
     """One queue and what waits in it."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, capacity: Capacity) -> None:
         self.queue = queue
-        self.backlog = Backlog(aging_seconds=queue.aging_seconds)
+        self.backlog = Backlog(aging_seconds=queue.aging_seconds, like=capacity.like)
         self.bucket: TokenBucket | None = None
         self.outside: KeyedHeap[tuple[float, int]] = KeyedHeap()
         """Tasks that `maxPending` keeps out, by age."""
@@ -96,6 +96,10 @@ class QueueState:
             self.bucket.change(queue.rate_limit, now=now)
 
 
+def _age(entry: Entry) -> tuple[float, int]:
+    return entry.age
+
+
 @lru_cache(maxsize=4_096)
 def _shape(queue: str, slots: int, requires: Requirements, alone: bool) -> Shape:
     """Build a shape; Tasks are many and shapes few, so equal ones are shared."""
@@ -110,13 +114,15 @@ class Tenant:
         self.shares = Shares()
         self.keys = ConcurrencyKeys()
         self.dependencies = Dependencies()
-        self.queues: dict[str, QueueState] = {DEFAULT_QUEUE: QueueState(Queue(DEFAULT_QUEUE))}
+        self.queues: dict[str, QueueState] = {DEFAULT_QUEUE: QueueState(Queue(DEFAULT_QUEUE), self.capacity)}
         self.templates: dict[str, Template] = {}
         self.entries: dict[str, Entry] = {}
         self.counts: Counter[tuple[str, Station]] = Counter()
         """Unfinished Tasks by queue and station."""
         self.verdicts: list[Ending | Stop] = []
         """What follows for Tasks without a decision about workers; whoever performs it takes it out."""
+        self.news: set[str] = set()
+        """Uids of Tasks that began or ceased to need a person; whoever tells people takes it out."""
         self._arguments_problem = arguments_problem
         self._assumed: dict[str, int] = {}
         self._held: dict[str, tuple[str, int]] = {}
@@ -126,6 +132,8 @@ class Tenant:
         """Tasks whose end is decided, with the run that it was decided for."""
         self._late: dict[str, Task] = {}
         """Versions that the watch has shown while an assignment was on its way."""
+        self._newcomers: set[str] = set()
+        """Tasks that may change the lot of others of their concurrency key, and have not been judged."""
         self._rooms: set[str] = set()
         """Concurrency keys that may let another Task run."""
         self._fills: set[str] = set()
@@ -144,9 +152,10 @@ class Tenant:
         state = self.queues.get(queue.name)
         draining = state is not None and state.queue.drain
         if state is None:
-            state = self.queues[queue.name] = QueueState(queue)
+            state = self.queues[queue.name] = QueueState(queue, self.capacity)
         state.change(queue, now=now)
-        self._reconsider((each for each in self.entries.values() if each.task.queue == queue.name), now=now)
+        waiting = sorted((each for each in self.entries.values() if each.task.queue == queue.name), key=_age)
+        self._reconsider(waiting, now=now)
         if queue.drain and not draining:
             for entry in self.entries.values():
                 if entry.station is Place.HELD and entry.task.queue == queue.name:
@@ -158,9 +167,7 @@ class Tenant:
         """Forget a queue; what waits in it waits until there is one of this name again."""
         if name == DEFAULT_QUEUE:
             self.put_queue(Queue(DEFAULT_QUEUE), now=now)
-        elif (state := self.queues.pop(name, None)) is not None:
-            for uid in list(state.backlog):
-                self.capacity.release(uid)
+        elif self.queues.pop(name, None) is not None:
             self._reconsider((each for each in self.entries.values() if each.task.queue == name), now=now)
             self.settle(now=now)
 
@@ -221,7 +228,7 @@ class Tenant:
                 self._orders += 1
                 entry = Entry(task, self._orders, Place.ANSWERING, self._shape_of(task))
                 self.entries[task.uid] = entry
-                self.counts[task.queue, entry.station] += 1
+                self._count(task.queue, entry.station, +1)
                 if fresh:
                     self._reject_if_full(entry)
             self._renew(entry, task, now=now)
@@ -260,14 +267,12 @@ class Tenant:
         """
         if self._assumed.get(task.uid) != task.attempt + 1:
             return
-        del self._assumed[task.uid]
         entry = self.entries[task.uid]
         entry.until = until
         if in_doubt:
             self._delayed.put(task.uid, until)
-            return
-        self._renew(entry, self._late.pop(task.uid, entry.task), now=now)
-        self.settle(now=now)
+        else:
+            self._consider_again(entry, now=now)
 
     def wake(self, *, now: Instant) -> None:
         """Consider the Tasks whose time has come."""
@@ -276,8 +281,19 @@ class Tenant:
             entry = self.entries[first[1]]
             entry.until = None
             # Held still: the fate of a write was in doubt, and the watch has not told since.
-            self._renew(entry, self._late.pop(first[1], entry.task), now=now)
-        self.settle(now=now)
+            self._consider_again(entry, now=now)
+        self.judge_newcomers(now=now)
+
+    def _consider_again(self, entry: Entry, *, now: Instant) -> None:
+        """Put a Task back where it belongs, by the newest version that the watch has shown."""
+        uid = entry.task.uid
+        self._assumed.pop(uid, None)
+        late = self._late.pop(uid, None)
+        if late is not None:
+            self.put_task(late, now=now)
+        else:
+            self._renew(entry, entry.task, now=now)
+            self.settle(now=now)
 
     def next_due(self) -> Instant | None:
         """Return when the next Task becomes due; None when none does."""
@@ -315,10 +331,10 @@ class Tenant:
 
     def _renew(self, entry: Entry, task: Task, *, now: Instant) -> None:
         if entry.task.queue != task.queue:
-            self.counts[entry.task.queue, entry.station] -= 1
+            self._count(entry.task.queue, entry.station, -1)
             self._take_out(entry)
             left, entry.station = entry.task.queue, Place.ANSWERING
-            self.counts[task.queue, entry.station] += 1
+            self._count(task.queue, entry.station, +1)
             self._fills.add(left)
         if task is not entry.task:
             entry.task, entry.until = task, None
@@ -329,6 +345,7 @@ class Tenant:
             del self._condemned[task.uid]
         if task.held and task.holder is not None:
             entry.shape = shape
+            self._delayed.discard(task.uid)
             self._move(entry, Place.HELD)
             self._count_held(entry, task.holder.pod_uid, now=now)
             self._stop_if_asked(entry)
@@ -348,7 +365,9 @@ class Tenant:
             return
         self._move(entry, station)
         uid = task.uid
-        if station in (PendingReason.WAITING_FOR_START_TIME, PendingReason.BACKING_OFF):
+        if station is PendingReason.WAITING_FOR_START_TIME:
+            self._delayed.put(uid, task.start_after or now)
+        elif station is PendingReason.BACKING_OFF:
             self._delayed.put(uid, max(task.due or now, entry.until or now))
         elif station is PendingReason.QUEUE_LIMIT:
             self.queues[task.queue].outside.put(uid, entry.age)
@@ -410,16 +429,29 @@ class Tenant:
         task = entry.task
         if task.concurrency is not None:
             self.keys.wait(task.uid, entry.age)
-            if task.attempt == 0 and not entry.judged:
-                entry.judged = True
-                self._judge_conflict(entry)
-                if task.uid in self._condemned:
-                    return
+            if task.attempt == 0 and not entry.judged and task.concurrency.on_conflict is not OnConflict.QUEUE:
+                self._newcomers.add(task.uid)
             if not self.keys.room(task.uid):
                 self.park(entry)
                 return
         self._move(entry, Place.READY)
         self.queues[task.queue].backlog.put(task, entry.shape, entry.order)
+
+    def judge_newcomers(self, *, now: Instant) -> None:
+        """Let Tasks that could run for the first time have their say about others of their concurrency key.
+
+        That waits until decisions are made: a new coordinator sees Tasks in no particular order, and has to know those
+        that hold a worker, or are older.
+        """
+        self.settle(now=now)
+        while self._newcomers:
+            newcomers = sorted((self.entries[uid] for uid in self._newcomers & self.entries.keys()), key=_age)
+            self._newcomers.clear()
+            for entry in newcomers:
+                if entry.station in _INSIDE and entry.task.concurrency is not None:
+                    entry.judged = True
+                    self._judge_conflict(entry)
+            self.settle(now=now)
 
     def _judge_conflict(self, entry: Entry) -> None:
         task = entry.task
@@ -451,11 +483,18 @@ class Tenant:
         """Take a Task out of where it waits, and count it elsewhere."""
         if entry.station is not station:
             self._take_out(entry)
-            self.counts[entry.task.queue, entry.station] -= 1
-            self.counts[entry.task.queue, station] += 1
+            self._count(entry.task.queue, entry.station, -1)
+            self._count(entry.task.queue, station, +1)
+            if entry.station in NEEDS_A_PERSON or station in NEEDS_A_PERSON:
+                self.news.add(entry.task.uid)
             if entry.station in _INSIDE and station not in _INSIDE:
                 self._fills.add(entry.task.queue)
             entry.station = station
+
+    def _count(self, queue: str, station: Station, by: int) -> None:
+        self.counts[queue, station] += by
+        if not self.counts[queue, station]:
+            del self.counts[queue, station]
 
     def _take_out(self, entry: Entry) -> None:
         uid, state = entry.task.uid, self.queues.get(entry.task.queue)
@@ -463,7 +502,7 @@ class Tenant:
         if state is not None:
             state.backlog.discard(uid)
             state.outside.discard(uid)
-        if entry.station is Place.READY and uid not in self._assumed:
+        if uid not in self._assumed:
             self.capacity.release(uid)
 
     def _count_held(self, entry: Entry, pod_uid: str, *, now: Instant) -> None:
@@ -491,9 +530,8 @@ class Tenant:
             return
         self._take_out(entry)
         self._free(uid, now=now)
-        self.capacity.release(uid)
         del self.entries[uid]
-        self.counts[entry.task.queue, entry.station] -= 1
+        self._count(entry.task.queue, entry.station, -1)
         self._rooms |= self.keys.put(uid, None)
         self._fills.add(entry.task.queue)
 
