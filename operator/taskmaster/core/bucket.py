@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from taskmaster.core.queue import RateLimit
 from taskmaster.core.task import Instant
+
+SHORTEST_WAIT: Final = 0.001
+"""Seconds that one who comes too early is told to wait at least."""
 
 
 class TokenBucket:
@@ -22,8 +27,8 @@ class TokenBucket:
     def wait(self, *, now: Instant) -> float:
         """Return the seconds until a token is there; 0 if one is."""
         self._fill(now)
-        # Rounding must not make us come back a little too early for ever.
-        return 0.0 if self._tokens >= 1 - 1e-6 else (1 - self._tokens) / self.limit.rate
+        # Times of day have a resolution of less than a microsecond: coming back at once could be for ever.
+        return 0.0 if self._tokens >= 1 - 1e-6 else max(SHORTEST_WAIT, (1 - self._tokens) / self.limit.rate)
 
     def change(self, limit: RateLimit, *, now: Instant) -> None:
         """Go on under another limit with the tokens that are there."""
