@@ -121,15 +121,15 @@ class Site:
         """After all Tasks have ended or are deleted."""
         tenant = self.tenant
         assert (tenant.entries, dict(tenant.counts), tenant.assumed, tenant.next_due()) == ({}, {}, 0, None)
-        for each in (tenant._held, tenant._late, tenant._condemned, tenant.keys._keys, tenant.keys._key_of):
-            assert not each
+        assert (tenant._held, tenant._late, tenant._condemned) == ({}, {}, {})
+        assert (tenant.keys._keys, tenant.keys._key_of) == ({}, {})
         for name, state in tenant.queues.items():
             assert (name, len(state.backlog), len(state.outside), list(state.backlog.shapes())) == (name, 0, 0, [])
         assert not any(usage.held for usage in tenant.shares._usages.values())
         capacity = tenant.capacity
         assert (capacity._reservations, capacity._places, capacity._homeless) == ({}, {}, {})
-        for each in capacity.workers():
-            assert (each.name, capacity.used(each.pod_uid)) == (each.name, 0)
+        for worker_ in capacity.workers():
+            assert (worker_.name, capacity.used(worker_.pod_uid)) == (worker_.name, 0)
 
 
 def _word(verdict: Ending | Stop) -> str:

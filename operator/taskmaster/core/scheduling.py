@@ -44,9 +44,9 @@ class Scheduling:
             tenant.assume(decision, now=now)
             if state.bucket is not None:
                 state.bucket.take(now=now)
+            tenant.judge_newcomers(now=now)  # in a queue with maxPending, another one may enter
             if not self._starts(state, now=now):
                 del competing[state.queue.name]
-        tenant.settle(now=now)
         return decisions
 
     def next_due(self, *, now: Instant) -> Instant | None:
