@@ -21,6 +21,7 @@ from taskmaster.core.policy import (
     Timeouts,
     resolve,
 )
+from taskmaster.core.queue import Placement, Queue, RateLimit, WhenFull
 from taskmaster.core.retry import Spent
 from taskmaster.core.task import Holder
 
@@ -239,3 +240,42 @@ def test_lease_of_something_else_is_no_worker(missing: str) -> None:
     del lease["metadata"]["annotations"][missing]
     with pytest.raises(KeyError):
         decode.worker(lease)
+
+
+def test_a_queue_that_says_nothing_has_the_defaults_of_the_implicit_one() -> None:
+    assert decode.queue({"metadata": {"name": "default"}, "spec": {}}) == Queue("default")
+
+
+def test_everything_a_queue_says_is_read() -> None:
+    spec = {
+        "weight": 3,
+        "maxRunning": 0,
+        "maxPending": 5,
+        "whenFull": "Reject",
+        "rateLimit": {"tasks": 6, "perSeconds": 60},
+        "paused": True,
+        "placement": "BinPack",
+        "agingSeconds": 7,
+        "retry": {"limit": 1},
+        "ttl": {"succeededSeconds": 0},
+        "deadLetter": {"ttlSeconds": 9},
+        "newInTheNextVersion": 1,
+    }
+    found = decode.queue({"metadata": {"name": "q"}, "spec": spec})
+    assert (found.name, found.weight, found.max_running, found.max_pending) == ("q", 3, 0, 5)
+    assert (found.when_full, found.placement, found.aging_seconds) == (WhenFull.REJECT, Placement.BIN_PACK, 7)
+    assert (found.rate_limit, found.paused, found.drain, found.closed) == (RateLimit(0.1, 6), True, False, True)
+    said = found.overrides
+    assert (said.limit, said.succeeded_seconds, said.failed_seconds, said.dead_letter_seconds) == (1, 0, None, 9)
+
+
+def test_a_burst_may_be_smaller_or_larger_than_what_starts_in_the_time() -> None:
+    for burst in (1, 50):
+        spec = {"rateLimit": {"tasks": 5, "burst": burst}}
+        assert decode.queue({"metadata": {"name": "q"}, "spec": spec}).rate_limit == RateLimit(5.0, burst)
+
+
+@pytest.mark.parametrize("spec", [{"placement": "Random"}, {"whenFull": "Drop"}])
+def test_a_queue_with_an_unknown_word_raises(spec: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is not a valid"):
+        decode.queue({"metadata": {"name": "q"}, "spec": spec})
