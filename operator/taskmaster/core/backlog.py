@@ -7,14 +7,15 @@ grows by the slots of what it starts, the smallest tag is next, and a key that c
 absence. Which Task of the key? The oldest. Every `AGE_TURN`-th start goes to the oldest Task of the priority whatever
 its key, so that a stream of ever new keys cannot starve anybody.
 
-Tasks of one shape stand in a *lane*. What does not fit at the moment is known for the whole lane (`block`), and the
-lane is passed over without a look at its Tasks until `unblock`. No operation sorts or scans Tasks: all are O(log n) and
-O(lanes that are not blocked).
+Tasks of one shape stand in a *lane*, and lanes whose shapes are alike to workers stand side by side. What does not fit
+at the moment is known for all of these (`block`), and they are passed over without a look at their Tasks until
+`unblock`. No operation sorts or scans Tasks: all are O(log n) and O(lanes that are not blocked).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,22 +90,34 @@ class _Level:
 class _Lane:
     """Tasks of one shape."""
 
-    def __init__(self) -> None:
+    def __init__(self, like: Shape) -> None:
+        self.like = like
         self.levels: dict[int, _Level] = {}
         self.ranks: KeyedHeap[tuple[float, int]] = KeyedHeap()
         """Priorities (as texts) by when their oldest Task would have come, had it had priority 0; the higher first."""
         self.count = 0
 
+    def rank(self) -> tuple[float, int]:
+        first = self.ranks.first()
+        assert first is not None, "a lane without Tasks is dropped"
+        return first[0]
+
 
 class Backlog:
     """Waiting Tasks of one queue, none of which waits for anything but a worker."""
 
-    def __init__(self, *, aging_seconds: int = AGING_SECONDS) -> None:
+    def __init__(
+        self, *, aging_seconds: int = AGING_SECONDS, like: Callable[[Shape], Shape] = lambda shape: shape
+    ) -> None:
         self._aging = aging_seconds
+        self._like = like
+        """Gives the shape that stands for all that can be placed when and only when this one can."""
         self._places: dict[str, _Place] = {}
         self._lanes: dict[Shape, _Lane] = {}
-        self._open: dict[Shape, _Lane] = {}
-        self._tags: dict[str, float] = {}
+        self._open: dict[Shape, dict[Shape, _Lane]] = {}
+        """Lanes side by side, by the shape that stands for them; the others are blocked."""
+        self._blocked: dict[Shape, dict[Shape, _Lane]] = {}
+        self._tags: OrderedDict[str, float] = OrderedDict()
         """By key, the one that has started last at the end."""
         self._virtual_time = 0.0
         self._starts = 0
@@ -136,7 +149,9 @@ class Backlog:
         self._places[task.uid] = _Place(task, shape, age)
         lane = self._lanes.get(shape)
         if lane is None:
-            lane = self._lanes[shape] = self._open[shape] = _Lane()
+            lane = self._lanes[shape] = _Lane(self._like(shape))
+            groups = self._blocked if lane.like in self._blocked else self._open
+            groups.setdefault(lane.like, {})[shape] = lane
         level = lane.levels.get(task.priority)
         if level is None:
             level = lane.levels[task.priority] = _Level()
@@ -160,18 +175,18 @@ class Backlog:
         lane.ranks.discard(str(task.priority))
         if not lane.count:
             del self._lanes[place.shape]
-            self._open.pop(place.shape, None)
+            groups = self._blocked if lane.like in self._blocked else self._open
+            del groups[lane.like][place.shape]
+            if not groups[lane.like]:
+                del groups[lane.like]
 
     def head(self) -> Task | None:
         """Return the Task that should start next, of those whose lane is not blocked; None when there is none."""
-        best: tuple[float, int] | None = None
-        for lane in self._open.values():
-            first = lane.ranks.first()
-            if first is not None and (best is None or first[0] < best):
-                best = first[0]
-        if best is None:
+        lanes = [lane for alike in self._open.values() for lane in alike.values()]
+        if not lanes:
             return None
-        levels = [level for lane in self._open.values() if (level := lane.levels.get(-best[1])) is not None]
+        _, negative = min(map(_Lane.rank, lanes))
+        levels = [level for lane in lanes if (level := lane.levels.get(-negative)) is not None]
         level = min(levels, key=_Level.oldest if self._by_age else self._turn)
         first_key = level.ages.first() if self._by_age else level.turns.first()
         assert first_key is not None, "a level without Tasks is dropped"
@@ -190,20 +205,33 @@ class Backlog:
         self._tags[key] = max(tag, self._tags.pop(key, 0.0)) + place.shape.slots
         self.discard(uid)
         while len(self._tags) > len(self._places) + _TAGS_KEPT:
-            del self._tags[next(iter(self._tags))]
+            self._tags.popitem(last=False)
 
-    def block(self, shape: Shape) -> None:
-        """Pass over the Tasks of a shape: at the moment no worker takes one."""
-        self._open.pop(shape, None)
+    @property
+    def open(self) -> bool:
+        """Whether there is a Task whose lane is not blocked."""
+        return bool(self._open)
 
-    def unblock(self, shape: Shape) -> None:
-        """Consider the Tasks of a shape again."""
-        if (lane := self._lanes.get(shape)) is not None:
-            self._open[shape] = lane
+    def block(self, like: Shape) -> None:
+        """Pass over the Tasks of a shape, and of all for which it stands: at the moment no worker takes one."""
+        if (lanes := self._open.pop(like, None)) is not None:
+            self._blocked[like] = lanes
+
+    def unblock(self, like: Shape) -> None:
+        """Consider the Tasks of a shape again, and of all for which it stands."""
+        if (lanes := self._blocked.pop(like, None)) is not None:
+            self._open[like] = lanes
 
     def blocked(self) -> list[Shape]:
-        """Return the shapes that are passed over at the moment."""
-        return [shape for shape in self._lanes if shape not in self._open]
+        """Return the shapes that are passed over at the moment, of those that are alike one for all."""
+        return list(self._blocked)
+
+    def regroup(self) -> None:
+        """Unblock everything: other shapes may be alike now."""
+        self._open, self._blocked = {}, {}
+        for shape, lane in self._lanes.items():
+            lane.like = self._like(shape)
+            self._open.setdefault(lane.like, {})[shape] = lane
 
     def shapes(self) -> Iterable[tuple[Shape, int]]:
         """Return each shape and how many Tasks of it wait."""

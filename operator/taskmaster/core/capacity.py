@@ -51,6 +51,11 @@ class Shape:
     alone: bool = False
     """Nothing else may run beside it."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a worker is kept for such a Task: it needs more than any slot that becomes free."""
+        return self.alone or self.slots > 1
+
     def misfit(self, worker: Worker) -> str | None:
         """Return why a worker can never take such a Task, with words for a message; None if it can."""
         if worker.queues and self.queue not in worker.queues:
@@ -157,6 +162,9 @@ class Capacity:
         self._kinds: dict[tuple[frozenset[tuple[str, str]], frozenset[str], int], _Kind] = {}
         self._fitting: dict[Shape, tuple[_Kind, ...]] = {}
         """What has been judged; forgotten when a kind comes or goes."""
+        self._alike: dict[tuple[_Kind, ...], Shape] = {}
+        self.kinds_changed = 0
+        """How often a kind of workers has come or gone."""
         self._homeless: dict[str, dict[str, int]] = {}
         self._places: dict[str, str] = {}
         self._turns = 0
@@ -312,6 +320,13 @@ class Capacity:
         """Whether a shape fits one of these kinds of workers."""
         return not kinds.isdisjoint(self._kinds_for(shape))
 
+    def like(self, shape: Shape) -> Shape:
+        """Return the shape that stands for all that fit the same workers and find room together, until kinds change.
+
+        What may keep a worker for itself stands for itself.
+        """
+        return shape if shape.keeps else self._alike.setdefault(self._kinds_for(shape), shape)
+
     def survey(self, shape: Shape) -> Survey:
         """Count why no worker takes a Task of this shape now; O(workers), so not for each Task."""
         blockers: Counter[str] = Counter()
@@ -341,7 +356,7 @@ class Capacity:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind(worker.slots)
-            self._fitting.clear()
+            self._judge_anew()
         return kind
 
     def _leave_kind(self, seat: _Seat) -> None:
@@ -350,8 +365,13 @@ class Capacity:
         kind.seats.discard(pod_uid)
         if not kind.seats:
             self._kinds = {key: each for key, each in self._kinds.items() if each is not kind}
-            self._fitting.clear()
+            self._judge_anew()
             self._freed.discard(kind)
+
+    def _judge_anew(self) -> None:
+        self._fitting.clear()
+        self._alike.clear()
+        self.kinds_changed += 1
 
     def _kinds_for(self, shape: Shape) -> tuple[_Kind, ...]:
         known = self._fitting.get(shape)

@@ -9,6 +9,8 @@ already sees it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from taskmaster.core.assignment import Assignment
 from taskmaster.core.capacity import Shape, Worker
 from taskmaster.core.queue import Placement
@@ -23,6 +25,7 @@ class Scheduling:
         self._tenant = tenant
         self._kept: dict[Shape, str] = {}
         """For which Task of a shape a worker is being kept, if one is."""
+        self._kinds_changed = 0
 
     def decide(self, *, now: Instant, at_most: int) -> list[Assignment]:
         """Take up to `at_most` Tasks off the backlogs and count each with a worker."""
@@ -32,12 +35,13 @@ class Scheduling:
         competing = {name: state for name, state in tenant.queues.items() if self._starts(state, now=now)}
         tenant.shares.compete({name: state.queue.weight for name, state in competing.items()}, now=now)
         self._give_back({shape for shape in self._kept if shape.queue not in competing})
+        competing = _open(competing)
         decisions: list[Assignment] = []
         while competing and len(decisions) < at_most:
             state = competing[tenant.shares.next(competing, now=now)]
             decision = self._next(state)
             if decision is None:
-                del competing[state.queue.name]
+                competing = _open(competing)
                 continue
             decisions.append(decision)
             state.backlog.start(decision.task.uid)
@@ -77,14 +81,20 @@ class Scheduling:
             if worker is not None:
                 self._kept.pop(entry.shape, None)
                 return Assignment(task, worker)
-            state.backlog.block(entry.shape)
+            self._block(entry.shape)
         return None
+
+    def _block(self, shape: Shape) -> None:
+        """Pass over a shape that no worker takes now, and all that are alike, in whatever queue."""
+        like = self._tenant.capacity.like(shape)
+        for state in self._tenant.queues.values():
+            state.backlog.block(like)
 
     def _worker(self, task: Task, shape: Shape, placement: Placement) -> Worker | None:
         capacity = self._tenant.capacity
         if not shape.alone and (worker := capacity.place(shape, placement, avoid=task.failed_on)) is not None:
             return worker
-        if not shape.alone and shape.slots == 1:
+        if not shape.keeps:
             return None
         if self._kept.get(shape, task.uid) != task.uid:
             self._give_back({shape})
@@ -101,10 +111,19 @@ class Scheduling:
 
     def _unblock(self) -> None:
         """Consider again what did not fit, where workers have got room since."""
-        freed = self._tenant.capacity.newly_free()
-        if not freed:
-            return
-        for state in self._tenant.queues.values():
-            for shape in state.backlog.blocked():
-                if self._tenant.capacity.fits(shape, freed):
-                    state.backlog.unblock(shape)
+        capacity = self._tenant.capacity
+        freed = capacity.newly_free()
+        if self._kinds_changed != capacity.kinds_changed:
+            self._kinds_changed = capacity.kinds_changed
+            for state in self._tenant.queues.values():
+                state.backlog.regroup()
+        elif freed:
+            for state in self._tenant.queues.values():
+                for like in state.backlog.blocked():
+                    if capacity.fits(like, freed):
+                        state.backlog.unblock(like)
+
+
+def _open(queues: Mapping[str, QueueState]) -> dict[str, QueueState]:
+    """Return the queues that have a Task whose shape is not blocked."""
+    return {name: state for name, state in queues.items() if state.backlog.open}
