@@ -281,7 +281,10 @@ class Capacity:
             ]
             if not candidates:
                 return None
-            seat = min(candidates, key=lambda each: (self._excess(each, shape), each.worker.name == avoid, each.turn))
+            seat = min(
+                candidates,
+                key=lambda each: (self._excess(each, shape), each.worker.name == avoid, each.turn, each.worker.name),
+            )
             self._reserve(task_uid, seat.worker.pod_uid)
         return seat.worker if self._excess(seat, shape) <= 0 else None
 

@@ -15,7 +15,7 @@ from taskmaster.core.assignment import Assignment
 from taskmaster.core.capacity import Shape, Worker
 from taskmaster.core.queue import Placement
 from taskmaster.core.task import Instant, Task
-from taskmaster.core.tenant import QueueState, Tenant
+from taskmaster.core.tenant import Place, QueueState, Tenant
 
 
 class Scheduling:
@@ -34,7 +34,7 @@ class Scheduling:
         self._unblock()
         competing = {name: state for name, state in tenant.queues.items() if self._starts(state, now=now)}
         tenant.shares.compete({name: state.queue.weight for name, state in competing.items()}, now=now)
-        self._give_back({shape for shape in self._kept if shape.queue not in competing})
+        self._give_back_unwanted()
         competing = _open(competing)
         decisions: list[Assignment] = []
         while competing and len(decisions) < at_most:
@@ -79,7 +79,8 @@ class Scheduling:
                 continue
             worker = self._worker(task, entry.shape, state.queue.placement)
             if worker is not None:
-                self._kept.pop(entry.shape, None)
+                if self._kept.get(entry.shape) == task.uid:
+                    del self._kept[entry.shape]
                 return Assignment(task, worker)
             self._block(entry.shape)
         return None
@@ -97,17 +98,27 @@ class Scheduling:
         if not shape.keeps:
             return None
         if self._kept.get(shape, task.uid) != task.uid:
-            self._give_back({shape})
+            self._give_back(shape)
         worker = capacity.reserve(task.uid, shape, avoid=task.failed_on)
         self._kept[shape] = task.uid
         return worker
 
-    def _give_back(self, shapes: set[Shape]) -> None:
-        for shape in shapes:
-            uid = self._kept.pop(shape)
-            entry = self._tenant.entries.get(uid)
-            if entry is not None and uid in self._tenant.queues[shape.queue].backlog:
-                self._tenant.capacity.release(uid)
+    def _give_back_unwanted(self) -> None:
+        """Keep no worker for a Task that has gone elsewhere or whose queue is closed.
+
+        A queue that is only at its limit keeps its worker: else each of its small Tasks, by reaching the limit, would
+        take it from the large one.
+        """
+        for shape, uid in list(self._kept.items()):
+            state = self._tenant.queues.get(shape.queue)
+            if state is None or state.queue.closed or uid not in state.backlog:
+                self._give_back(shape)
+
+    def _give_back(self, shape: Shape) -> None:
+        uid = self._kept.pop(shape)
+        entry = self._tenant.entries.get(uid)
+        if entry is not None and entry.station is Place.READY and entry.shape == shape:
+            self._tenant.capacity.release(uid)
 
     def _unblock(self) -> None:
         """Consider again what did not fit, where workers have got room since."""
