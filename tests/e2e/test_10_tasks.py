@@ -56,6 +56,28 @@ def test_more_examples_do_what_they_say(cluster: Cluster) -> None:
     assert sdk["status"]["result"] == {"sum": sum(n * n for n in range(1, 5_001))}
 
 
+def test_the_example_of_queues_runs_its_tasks_in_turn(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "-f", EXAMPLES / "queues.yaml", "--ignore-not-found")
+    cluster.kubectl("apply", "-f", EXAMPLES / "queues.yaml")
+    thumbnail, first, second = cluster.finished("thumbnail", "sync-first", "sync-second")
+    assert [phase(each) for each in (thumbnail, first, second)] == ["Succeeded"] * 3
+    assert thumbnail["status"]["assignment"]["policy"]["attemptSeconds"] == 60
+    assert second["status"]["startTime"] >= first["status"]["completionTime"]
+    cluster.kubectl("delete", "-f", EXAMPLES / "queues.yaml")
+
+
+def test_the_example_of_a_schedule_runs_when_a_person_says_so(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "-f", EXAMPLES / "schedule.yaml", "--ignore-not-found")
+    cluster.kubectl("apply", "-f", EXAMPLES / "schedule.yaml")
+    cluster.kubectl("annotate", "taskschedule", "report", "taskmaster.dev/run-now=today")
+    ours = ("tasks", "-l", "taskmaster.dev/schedule=report")
+    cluster.kubectl("wait", "--for=create", *ours, "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Finished", *ours, "--timeout=60s", seconds=70)
+    (ended,) = cluster.items(*ours)
+    assert (phase(ended), ended["status"]["logTail"]) == ("Succeeded", "Good morning.\n")
+    cluster.kubectl("delete", "-f", EXAMPLES / "schedule.yaml")
+
+
 def test_the_code_of_the_example_image_runs(cluster: Cluster, tenant: str) -> None:
     pool, task = (yaml.safe_load((EXAMPLES / "worker-image" / name).read_text()) for name in ("pool.yaml", "task.yaml"))
     pool["spec"]["template"] = {
@@ -72,7 +94,7 @@ def test_the_code_of_the_example_image_runs(cluster: Cluster, tenant: str) -> No
 
 
 def test_every_example_is_used() -> None:
-    used = {"hello.yaml", "dependencies.yaml", "demo-values.yaml", "template.yaml"}
+    used = {"hello.yaml", "dependencies.yaml", "demo-values.yaml", "queues.yaml", "schedule.yaml", "template.yaml"}
     used |= {*(f"demo/{name}.yaml" for name in ("code", "command", "python", "retry"))}
     used |= {"sdk/code.yaml", "sdk/task.yaml", *(f"{name}.yaml" for name in MORE_TASKS if name != "sdk")}
     used |= {f"worker-image/{name}" for name in IMAGE_FILES}
