@@ -289,6 +289,12 @@ async def test_arguments_that_do_not_fit_are_said_and_the_task_waits_for_a_bette
         await asyncio.sleep(1)
         assert told(cluster, "t") == ("Pending", "InvalidSpec")
         assert "args.size" in cluster.status("t")["message"]
+        worse = {"spec": {"parameters": {"properties": {"size": {"type": "boolean"}}}}}
+        cluster.server.patch(TASKTEMPLATES, NAMESPACE, "resize", MergePatch(worse))
+        await asyncio.sleep(2)
+        assert "boolean" in cluster.status("t")["message"]
+        await asyncio.sleep(60)
+        assert cluster.writes_to("t") == 3, "created, and told twice"
         better = {"spec": {"parameters": {"properties": {"size": {"type": "string"}}}}}
         cluster.server.patch(TASKTEMPLATES, NAMESPACE, "resize", MergePatch(better))
         await asyncio.sleep(0.1)

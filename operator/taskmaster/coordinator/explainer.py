@@ -60,6 +60,8 @@ class Explainer:
         self._clock = clock
         self._due: KeyedHeap[float] = KeyedHeap()
         self._since: dict[str, Instant] = {}
+        self._said: dict[str, str] = {}
+        """The latest message for each Task that needs a person."""
         self._allowance = MAX_ALLOWANCE
         self._again: set[str] = set()
         self._last_write = clock()
@@ -141,14 +143,19 @@ class Explainer:
         entry = tenant.entries.get(task.uid)
         if entry is not None and entry.station in NEEDS_A_PERSON and may_run(task):
             reason = PendingReason(entry.station)
-            if task.edit_unanswered or task.reason != reason:
-                self._write(task, patches.explain(task, reason, message(tenant, entry, reason, Surveys())))
+            text = message(tenant, entry, reason, Surveys())
+            # What a coordinator before us has said under this word is taken for the same.
+            news = task.edit_unanswered or task.reason != reason or self._said.get(task.uid, text) != text
+            self._said[task.uid] = text
+            if news:
+                self._write(task, patches.explain(task, reason, text))
         elif task.edit_unanswered:
             self._write(task, patches.observe_generation(task))
 
     def _forget(self, uid: str) -> None:
         self._due.discard(uid)
         self._since.pop(uid, None)
+        self._said.pop(uid, None)
 
     def _write(self, task: Task, patch: list[patches.Operation]) -> None:
         def done(outcome: Outcome) -> None:

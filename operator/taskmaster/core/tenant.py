@@ -122,7 +122,8 @@ class Tenant:
         self.verdicts: list[Ending | Stop] = []
         """What follows for Tasks without a decision about workers; whoever performs it takes it out."""
         self.news: set[str] = set()
-        """Uids of Tasks that began or ceased to need a person; whoever tells people takes it out."""
+        """Uids of Tasks that need a person, perhaps for another cause than before, or do so no more; whoever tells people
+        takes it out."""
         self._arguments_problem = arguments_problem
         self._assumed: dict[str, int] = {}
         self._held: dict[str, tuple[str, int]] = {}
@@ -365,7 +366,9 @@ class Tenant:
             return
         self._move(entry, station)
         uid = task.uid
-        if station is PendingReason.WAITING_FOR_START_TIME:
+        if station in NEEDS_A_PERSON:
+            self.news.add(uid)
+        elif station is PendingReason.WAITING_FOR_START_TIME:
             self._delayed.put(uid, task.start_after or now)
         elif station is PendingReason.BACKING_OFF:
             self._delayed.put(uid, max(task.due or now, entry.until or now))
@@ -485,7 +488,7 @@ class Tenant:
             self._take_out(entry)
             self._count(entry.task.queue, entry.station, -1)
             self._count(entry.task.queue, station, +1)
-            if entry.station in NEEDS_A_PERSON or station in NEEDS_A_PERSON:
+            if entry.station in NEEDS_A_PERSON:
                 self.news.add(entry.task.uid)
             if entry.station in _INSIDE and station not in _INSIDE:
                 self._fills.add(entry.task.queue)
