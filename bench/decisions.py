@@ -1,9 +1,9 @@
 """What one decision costs the coordinator: processor time of the pure core, in one process, without a cluster.
 
-A `System` is full: each slot has its Task, and a backlog waits. In one *turn* a running Task ends, is put away and gives
-its slot back, a new Task arrives, the cycle decides, and the watch shows the decision. That is all that the core does
-for one Task in its life, so the time of a turn is the time of a decision. Making the Tasks themselves is the decoder's
-work and is not counted.
+A `System` is full: each slot has its Task, and a backlog waits. In one *turn* a running Task ends, is put away and
+gives its slot back, a new Task arrives, the cycle decides, and the watch shows the decision. That is all that the core
+does for one Task in its life, so the time of a turn is the time of a decision. Making the Tasks themselves is the
+decoder's work and is not counted.
 
 Systems of all sizes stand side by side and take turns in short rounds: a machine that changes its speed changes it for
 all of them, and what is compared is the median over the rounds of the ratio within one round. Garbage is collected as

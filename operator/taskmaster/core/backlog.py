@@ -14,6 +14,7 @@ at the moment is known for all of these (`block`), and they are passed over with
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -95,12 +96,22 @@ class _Lane:
         self.levels: dict[int, _Level] = {}
         self.ranks: KeyedHeap[tuple[float, int]] = KeyedHeap()
         """Priorities (as texts) by when their oldest Task would have come, had it had priority 0; the higher first."""
+        self.first = (math.inf, 0)
+        """The first of the ranks, at hand: each decision looks at that of each open lane."""
         self.count = 0
 
-    def rank(self) -> tuple[float, int]:
+    def put(self, priority: int, rank: float) -> None:
+        self.ranks.put(str(priority), (rank, -priority))
+        self._look()
+
+    def discard(self, priority: int) -> None:
+        del self.levels[priority]
+        self.ranks.discard(str(priority))
+        self._look()
+
+    def _look(self) -> None:
         first = self.ranks.first()
-        assert first is not None, "a lane without Tasks is dropped"
-        return first[0]
+        self.first = (math.inf, 0) if first is None else first[0]
 
 
 class Backlog:
@@ -171,8 +182,7 @@ class Backlog:
         if level.keys:
             self._rank(lane, task.priority)
             return
-        del lane.levels[task.priority]
-        lane.ranks.discard(str(task.priority))
+        lane.discard(task.priority)
         if not lane.count:
             del self._lanes[place.shape]
             groups = self._blocked if lane.like in self._blocked else self._open
@@ -185,7 +195,7 @@ class Backlog:
         lanes = [lane for alike in self._open.values() for lane in alike.values()]
         if not lanes:
             return None
-        _, negative = min(map(_Lane.rank, lanes))
+        _, negative = min([lane.first for lane in lanes])
         levels = [level for lane in lanes if (level := lane.levels.get(-negative)) is not None]
         level = min(levels, key=_Level.oldest if self._by_age else self._turn)
         first_key = level.ages.first() if self._by_age else level.turns.first()
@@ -253,7 +263,7 @@ class Backlog:
 
     def _rank(self, lane: _Lane, priority: int) -> None:
         since, _ = lane.levels[priority].oldest()
-        lane.ranks.put(str(priority), (since - priority * self._aging, -priority))
+        lane.put(priority, since - priority * self._aging)
 
     @property
     def _by_age(self) -> bool:

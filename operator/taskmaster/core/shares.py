@@ -79,4 +79,5 @@ class Shares:
         return min(queues, key=lambda queue: (self.rank(queue, now=now), queue))
 
     def _usage(self, queue: str) -> _Usage:
-        return self._usages.setdefault(queue, _Usage())
+        usage = self._usages.get(queue)
+        return self._usages.setdefault(queue, _Usage()) if usage is None else usage
