@@ -67,7 +67,7 @@ class TaskQueueSpec(Model):
     """Start nothing; what runs goes on."""
 
     drain: bool = False
-    """Start nothing, and stop what runs: it goes back to Pending at no cost to any budget."""
+    """Start nothing, and stop what runs, with its grace: it goes back to Pending, charged as an interruption."""
 
     placement: Placement = Placement.LEAST_LOADED
     """Which of the fitting workers gets a Task. LeastLoaded: the one with the smallest share of its slots taken.
