@@ -26,7 +26,7 @@ def pairs(site: Site, *, at_most: int = 100) -> list[tuple[str, str]]:
     return [(each.task.name, each.worker.name) for each in decisions]
 
 
-def site_of(*tasks: Task, **slots: int) -> Site:
+def site_of(*tasks: Task, **slots: Any) -> Site:
     site = Site(**slots)
     site.put(*tasks)
     return site
@@ -205,7 +205,7 @@ def test_a_worker_is_kept_only_while_a_task_wants_it(change: Callable[[Site], No
     site.put(pending("small"))
     assert site.cycle() == []
     change(site)
-    assert site.cycle() + site.cycle() == ["small"]
+    assert site.cycle() == ["small"]
     assert site.tenant.capacity._reservations == {}
 
 

@@ -313,6 +313,11 @@ class Capacity:
         """Return the registered workers in no particular order."""
         return [seat.worker for seat in self._seats.values()]
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `newly_free` has something to tell."""
+        return bool(self._freed)
+
     def newly_free(self) -> frozenset[_Kind]:
         """Return the kinds of workers that have got room since this was last asked: what waited for them may fit."""
         freed = frozenset(self._freed)

@@ -29,12 +29,19 @@ class Scheduling:
 
     def decide(self, *, now: Instant, at_most: int) -> list[Assignment]:
         """Take up to `at_most` Tasks off the backlogs and count each with a worker."""
+        self._tenant.wake(now=now)
+        self._give_back_unwanted()
+        decisions = self._start(now=now, at_most=at_most)
+        if self._tenant.capacity.has_news:
+            # A worker that was kept has been given back on the way, after somebody else had been refused it.
+            decisions += self._start(now=now, at_most=at_most - len(decisions))
+        return decisions
+
+    def _start(self, *, now: Instant, at_most: int) -> list[Assignment]:
         tenant = self._tenant
-        tenant.wake(now=now)
         self._unblock()
         competing = {name: state for name, state in tenant.queues.items() if self._starts(state, now=now)}
         tenant.shares.compete({name: state.queue.weight for name, state in competing.items()}, now=now)
-        self._give_back_unwanted()
         competing = _open(competing)
         decisions: list[Assignment] = []
         while competing and len(decisions) < at_most:
