@@ -2,12 +2,16 @@
 
 The API server has checked them against the schema, but not with *our* version of it: unknown fields are ignored, and
 an unknown word in a known field raises, so that the informer leaves that object alone and says so.
+
+Each object comes with strings and numbers of its own, and the coordinator keeps many objects. What is the same in many
+of them (queues, workers, policies) is therefore kept once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 import orjson
@@ -47,12 +51,12 @@ def task(obj: Object) -> Task:
     created = from_wire(metadata["creationTimestamp"])
     return Task(
         uid=metadata["uid"],
-        namespace=metadata["namespace"],
+        namespace=intern(metadata["namespace"]),
         name=metadata["name"],
         resource_version=metadata["resourceVersion"],
         generation=metadata["generation"],
         observed_generation=status.get("observedGeneration"),
-        queue=spec.get("queue", DEFAULT_QUEUE),
+        queue=intern(spec.get("queue", DEFAULT_QUEUE)),
         priority=spec.get("priority", 0),
         cancel=spec.get("cancel", False),
         suspend=spec.get("suspend", False),
@@ -60,7 +64,7 @@ def task(obj: Object) -> Task:
         observed_retry_request=status.get("observedRetryRequest", ""),
         created=created,
         phase=phase,
-        reason=status.get("reason") or "",
+        reason=intern(status.get("reason") or ""),
         run_number=status.get("runNumber", 1),
         attempt=status.get("attempt", 0),
         holder=_holder(assignment) if assignment else None,
@@ -82,22 +86,27 @@ def task(obj: Object) -> Task:
         depends_on=_dependencies(spec),
         start_after=_time(spec, "notBeforeTime"),
         concurrency=_concurrency(spec),
-        fairness_key=spec.get("fairnessKey", ""),
-        template=(spec.get("templateRef") or {}).get("name", ""),
+        fairness_key=intern(spec.get("fairnessKey", "")),
+        template=intern((spec.get("templateRef") or {}).get("name", "")),
         args=None if "resolvedRun" in status or phase in TERMINAL else spec.get("args"),
         resolved="resolvedRun" in status,
-        schedule=metadata.get("labels", {}).get(names.SCHEDULE_LABEL, ""),
+        schedule=intern(metadata.get("labels", {}).get(names.SCHEDULE_LABEL, "")),
     )
 
 
 def spent(status: Mapping[str, Any]) -> Spent:
     """Decode the counters of a Task's status."""
-    return Spent(
-        failures=status.get("failures", 0),
-        worker_losses=status.get("workerLosses", 0),
-        interruptions=status.get("interruptions", 0),
-        runner_deaths=status.get("runnerDeaths", 0),
+    return _shared_spent(
+        status.get("failures", 0),
+        status.get("workerLosses", 0),
+        status.get("interruptions", 0),
+        status.get("runnerDeaths", 0),
     )
+
+
+@lru_cache(maxsize=1_024)
+def _shared_spent(failures: int, worker_losses: int, interruptions: int, runner_deaths: int) -> Spent:
+    return Spent(failures, worker_losses, interruptions, runner_deaths)
 
 
 def overrides(spec: Object) -> Overrides:
@@ -167,7 +176,12 @@ def _concurrency(spec: Object) -> Concurrency | None:
     asked = spec.get("concurrency")
     if not asked:
         return None
-    return Concurrency(asked["key"], asked.get("limit", 1), OnConflict(asked.get("onConflict", OnConflict.QUEUE)))
+    return _shared_concurrency(asked["key"], asked.get("limit", 1), asked.get("onConflict", OnConflict.QUEUE))
+
+
+@lru_cache(maxsize=4_096)
+def _shared_concurrency(key: str, limit: int, on_conflict: str) -> Concurrency:
+    return Concurrency(key, limit, OnConflict(on_conflict))
 
 
 def _slots(spec: Object, assignment: Object | None, phase: Phase) -> int | None:
@@ -291,7 +305,12 @@ def _queues(text: str) -> frozenset[str]:
 
 
 def _holder(assignment: Object) -> Holder:
-    return Holder(assignment["worker"], assignment["podUID"], assignment["incarnation"])
+    return _shared_holder(assignment["worker"], assignment["podUID"], assignment["incarnation"])
+
+
+@lru_cache(maxsize=4_096)
+def _shared_holder(worker: str, pod_uid: str, incarnation: str) -> Holder:
+    return Holder(worker, pod_uid, incarnation)
 
 
 def _time(source: Object, key: str) -> Instant | None:
