@@ -3,7 +3,8 @@
 What a queue has used is the time integral of its slots (slot-seconds), forgotten with a half-life, so that yesterday
 does not count. Slots that it holds count in advance, as if each were held for `AHEAD_SECONDS`: decisions of one moment
 spread by weight, and a queue with long Tasks does not look idle until they end. A queue that begins to compete starts
-level with the one that is furthest behind: it gets its share from now on, and no credit for having been away.
+level with the one that is furthest behind of those that are served: it gets its share from now on, and no credit for
+having been away.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class _Usage:
     held: int = 0
     at: float = 0.0
     competes: bool = False
+    served: bool = False
+    """Whether it has got anything since it began to compete: one that fits nowhere is no measure for others."""
 
     def advance(self, now: float) -> None:
         """Integrate up to `now`: u' = held - decay * u."""
@@ -50,11 +53,13 @@ class Shares:
         usage = self._usage(queue)
         usage.advance(now)
         usage.held += slots
+        usage.served |= slots > 0
 
     def compete(self, weights: dict[str, int], *, now: Instant) -> None:
         """Name the queues (and their weights) that want slots now; the others do not compete."""
         self._weights = weights
-        level = min((self.rank(queue, now=now) for queue in weights if self._usage(queue).competes), default=None)
+        served = (queue for queue in weights if (usage := self._usage(queue)).competes and usage.served)
+        level = min((self.rank(queue, now=now) for queue in served), default=None)
         for queue in weights:
             usage = self._usage(queue)
             if not usage.competes and level is not None:
@@ -64,7 +69,7 @@ class Shares:
             usage.competes = True
         for queue in [queue for queue in self._usages if queue not in weights]:
             usage = self._usages[queue]
-            usage.competes = False
+            usage.competes = usage.served = False
             if not usage.held and usage.slot_seconds * math.exp(-_DECAY * max(0.0, now - usage.at)) < 1:
                 del self._usages[queue]
 
