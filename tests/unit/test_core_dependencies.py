@@ -40,7 +40,7 @@ def ended(name: str, phase: str = "Succeeded", *, reason: str = "", uid: str = "
 
 
 def skipped(name: str, *parents: str | tuple[str, str]) -> Task:
-    return waits(name, *parents, phase="Skipped", reason=EndReason.DEPENDENCY_FAILED)
+    return waits(name, *parents, phase="Skipped", reason=EndReason.DEPENDENCY_FAILED.value)
 
 
 def known(*tasks: Task) -> Dependencies:

@@ -20,7 +20,7 @@ from taskmaster.core.task import Instant, Task
 class Work:
     """Workers that run what they are given for as long as it takes."""
 
-    def __init__(self, *queues: Queue, **workers: int) -> None:
+    def __init__(self, *queues: Queue, **workers: Any) -> None:
         self.site = Site(*queues, **workers)
         self.numbers = count()
         self.running: list[tuple[float, int, Task]] = []
@@ -30,7 +30,7 @@ class Work:
         self.since = EPOCH
 
     def put(self, queue: str, seconds: float, **fields: Any) -> str:
-        name = fields.pop("name", f"{queue}-{next(self.numbers)}")
+        name = str(fields.pop("name", f"{queue}-{next(self.numbers)}"))
         self.seconds[name] = seconds
         self.site.put(pending(name, queue=queue, created=self.site.now, **fields))
         return name

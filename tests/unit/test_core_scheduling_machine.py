@@ -249,7 +249,7 @@ class Machine(RuleBasedStateMachine):
         for verdict in verdicts:
             current = self.server.get(verdict.task.name)
             if isinstance(verdict, Ending) and current == verdict.task:
-                self.write(ended(current, verdict.phase, reason=verdict.reason))
+                self.write(ended(current, verdict.phase, reason=verdict.reason.value))
 
     @rule(seconds=st.sampled_from([0.3, 1, 2, 5, 30]))
     def time_passes(self, seconds: float) -> None:
