@@ -56,7 +56,27 @@ def test_a_queue_that_begins_to_compete_gets_no_credit_for_its_absence() -> None
     shares.compete({"old": 1}, now=at(0))
     shares.hold("old", 1, now=at(0))
     shares.compete({"old": 1, "new": 1}, now=at(200))
+    shares.hold("old", -1, now=at(200))
     assert shares.rank("new", now=at(200)) == pytest.approx(shares.rank("old", now=at(200)))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 1.0, 20.0])
+def test_a_queue_that_begins_to_compete_has_its_share_from_the_first_free_slots(seconds: float) -> None:
+    shares, slots = Shares(), 8
+    shares.compete({"light": 1}, now=at(0))
+    shares.hold("light", slots, now=at(0))
+    ends = [(seconds * (1 + slot / slots), "light") for slot in range(slots)]
+    weights = {"light": 1, "heavy": 3}
+    taken = dict.fromkeys(weights, 0)
+    for _ in range(10 * slots):
+        (now, ended), *ends = sorted(ends)
+        shares.hold(ended, -1, now=at(now))
+        shares.compete(weights, now=at(now))
+        queue = shares.next(weights, now=at(now))
+        shares.hold(queue, 1, now=at(now))
+        taken[queue] += 1
+        ends.append((now + seconds, queue))
+    assert taken["heavy"] / sum(taken.values()) == pytest.approx(0.75, abs=0.1)
 
 
 def test_a_queue_that_comes_back_soon_keeps_what_it_owes() -> None:

@@ -58,14 +58,14 @@ class Shares:
     def compete(self, weights: dict[str, int], *, now: Instant) -> None:
         """Name the queues (and their weights) that want slots now; the others do not compete."""
         self._weights = weights
-        served = (queue for queue in weights if (usage := self._usage(queue)).competes and usage.served)
-        level = min((self.rank(queue, now=now) for queue in served), default=None)
+        served = [queue for queue in weights if (usage := self._usage(queue)).competes and usage.served]
+        # Of what they have really used: what they hold counts in advance only while they hold it, and as a debt of the
+        # newcomer it would last. Short Tasks would then keep it waiting for long.
+        level = min((self._used(queue, now=now) / weights[queue] for queue in served), default=None)
         for queue in weights:
             usage = self._usage(queue)
             if not usage.competes and level is not None:
-                usage.advance(now)
-                entry = level * weights[queue] - AHEAD_SECONDS * usage.held
-                usage.slot_seconds = max(usage.slot_seconds, entry)
+                usage.slot_seconds = max(self._used(queue, now=now), level * weights[queue])
             usage.competes = True
         for queue in [queue for queue in self._usages if queue not in weights]:
             usage = self._usages[queue]
@@ -75,13 +75,17 @@ class Shares:
 
     def rank(self, queue: str, *, now: Instant) -> float:
         """Return what a queue has used by its weight; the smallest is next."""
-        usage = self._usage(queue)
-        usage.advance(now)
-        return (usage.slot_seconds + AHEAD_SECONDS * usage.held) / self._weights.get(queue, 1)
+        used = self._used(queue, now=now)
+        return (used + AHEAD_SECONDS * self._usage(queue).held) / self._weights.get(queue, 1)
 
     def next(self, queues: Iterable[str], *, now: Instant) -> str:
         """Return the queue that is next; ties go by name."""
         return min(queues, key=lambda queue: (self.rank(queue, now=now), queue))
+
+    def _used(self, queue: str, *, now: Instant) -> float:
+        usage = self._usage(queue)
+        usage.advance(now)
+        return usage.slot_seconds
 
     def _usage(self, queue: str) -> _Usage:
         usage = self._usages.get(queue)
