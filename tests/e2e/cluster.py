@@ -26,7 +26,9 @@ NAMESPACE = "default"
 GROUPS = {
     "leases": "/apis/coordination.k8s.io/v1",
     "pods": "/api/v1",
+    "taskqueues": "/apis/taskmaster.dev/v1alpha1",
     "tasks": "/apis/taskmaster.dev/v1alpha1",
+    "taskschedules": "/apis/taskmaster.dev/v1alpha1",
     "workerpools": "/apis/taskmaster.dev/v1alpha1",
 }
 """Where what the tests watch is in the API."""

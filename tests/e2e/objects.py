@@ -33,6 +33,11 @@ def pool(name: str, **spec: Any) -> Object:
     return {"apiVersion": API_VERSION, "kind": "WorkerPool", "metadata": {"name": name}, "spec": spec}
 
 
+def queue(name: str, **spec: Any) -> Object:
+    """A TaskQueue."""
+    return {"apiVersion": API_VERSION, "kind": "TaskQueue", "metadata": {"name": name}, "spec": spec}
+
+
 def config_map(name: str, **data: str) -> Object:
     """A ConfigMap."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}

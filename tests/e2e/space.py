@@ -54,8 +54,16 @@ class Space:
 
     def edit(self, task: str, **spec: Any) -> None:
         """`kubectl patch` fields of a Task's spec."""
+        self.edit_object(f"task/{task}", **spec)
+
+    def edit_object(self, what: str, **spec: Any) -> None:
+        """`kubectl patch` fields of the spec of an object, such as `tq/media`."""
         patch = json.dumps({"spec": spec})
-        self.cluster.kubectl("patch", "task", task, "-n", self.name, "--type=merge", "-p", patch)
+        self.cluster.kubectl("patch", what, "-n", self.name, "--type=merge", "-p", patch)
+
+    def has(self, field: str, value: object, what: str, *, seconds: float = 60) -> None:
+        """Wait until a field of the status of an object, such as `tq/media`, has a value."""
+        self.cluster.wait(f"jsonpath={{.status.{field}}}={value}", what, namespace=self.name, seconds=seconds)
 
     def task(self, name: str) -> Object:
         """Return a Task."""
