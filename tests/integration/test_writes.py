@@ -10,6 +10,7 @@ import pytest
 from tests.integration.harness import Object, World, in_phase, is_finished
 
 from taskmaster.api.times import from_wire
+from taskmaster.coordinator.explainer import MAX_ALLOWANCE as EXPLANATIONS_AT_FIRST
 
 PYTHON = sys.executable
 AT_ONCE = {"backoff": {"initialSeconds": 0, "jitter": "None"}}
@@ -168,3 +169,23 @@ async def test_an_idle_waiting_task_costs_nothing(world: World) -> None:
     await other
     await world.finished("it")
     assert await writes.counted() == 2  # assign, finish
+
+
+@pytest.mark.timeout(400)
+async def test_a_graph_of_a_thousand_tasks_costs_nothing_per_edge(world: World) -> None:
+    layers, width, edges = 20, 50, 8
+    await world.start_coordinator()
+    await world.start_worker("w-1", slots=20)
+    writes = await counter(world)
+    names = [[f"t{layer}-{number}" for number in range(width)] for layer in range(layers)]
+    # The last layer first: parents are created after their children, and what waits knows nothing yet.
+    for layer in reversed(range(layers)):
+        for number, name in enumerate(names[layer]):
+            above = [names[layer - 1][(number + step) % width] for step in range(edges)] if layer else []
+            await world.submit(name, {"command": ["true"]}, dependsOn=[{"name": each} for each in above])
+    for name in names[-1]:
+        status = (await world.finished(name, seconds=240))["status"]
+        assert status["phase"] == "Succeeded", status
+    tasks = layers * width
+    # Create, assign, finish; and who has waited for more than 30 s may have been told, at most one write in twenty.
+    assert 3 * tasks <= await writes.counted() <= 3 * tasks * 1.05 + EXPLANATIONS_AT_FIRST
