@@ -71,9 +71,12 @@ crds: venv ## write crds/ from the models, and the chart's copies
 	@$(python) -m taskmaster.api.crd charts/taskmaster/crds
 
 .PHONY: bench
-bench: venv ## measure: writes per Task, drain rate, latency, against batch Jobs
-	@$(python) -m demo --no-examples
-	@KUBECONFIG="$$($(python) -m demo --print-kubeconfig)" $(python) -m bench
+bench: venv ## measure: decisions, memory, writes per Task, drain rate, latency, against batch Jobs
+	@status=0; \
+	$(python) -m bench --core || status=1; \
+	$(python) -m demo --no-examples; \
+	KUBECONFIG="$$($(python) -m demo --print-kubeconfig)" $(python) -m bench --cluster || status=1; \
+	exit $$status
 
 .PHONY: lock
 lock: venv ## resolve requirements/*.in into hashed locks (LOCK="--upgrade" for newer versions)

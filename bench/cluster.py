@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -82,6 +83,18 @@ class Cluster:
             {"op": "add", "path": "/status/message", "value": message},
         ]
         await self.api.patch(TASKS, self.namespace, name, JsonPatch(operations), subresource="status")
+
+    async def delete_all(self, resource: Resource) -> None:
+        """Delete all objects of a kind in the namespace: one request, or a few if the server takes too long for one."""
+        url = self.credentials.server + resource.path(self.namespace)
+        async with aiohttp.ClientSession() as session:
+            while (await self.api.list(resource, namespace=self.namespace, limit=1)).items:
+                async with session.delete(
+                    url, ssl=self.credentials.ssl_context or True, headers=await self._headers()
+                ) as answer:
+                    await answer.read()
+                    if answer.status != HTTPStatus.GATEWAY_TIMEOUT:
+                        answer.raise_for_status()
 
     async def writes(self) -> int:
         """Successful mutating requests on tasks and tasks/status so far, by the API server's own count."""

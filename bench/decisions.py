@@ -204,23 +204,33 @@ class Costs:
         return median(one / other for one, other in zip(self.rounds[name], self.rounds[to], strict=True))
 
 
-BASE: Final = "base"
-"""What the others are compared with; they differ from it in one thing each."""
+BASE: Final = "10 000 waiting"
+"""For 100 workers, all of one shape, queue and fairness key. Each of the others differs in what it is called after."""
+
+BOUNDS: Final = (
+    ("1 000 000 waiting", "1 000 waiting", 10.0),
+    ("10 000 workers", "10 workers", 3.0),
+    ("100 000 that fit nowhere", BASE, 2.0),
+    ("10 000 fairness keys", BASE, 2.0),
+    ("100 queues", BASE, 10.0),
+    ("1 000 shapes", BASE, 20.0),
+)
+"""Which system may cost how many times as much as which other. What is kept for each Task, worker or key is a heap or a
+table; queues and shapes are looked at one by one, so their price is a bound on how long that look may take."""
 
 
 def plan(*, quick: bool = False) -> Plan:
     """Return what is measured; `quick` finds out whether it works, not how fast it is."""
     scale = 100 if quick else 1
     base = Load(backlog=10_000 // scale, workers=100 // min(scale, 10))
-    loads = {f"{size} waiting": replace(base, backlog=size // scale) for size in (1_000, 100_000, 1_000_000)}
-    loads |= {f"{size} workers": replace(base, workers=max(1, size // scale)) for size in (10, 1_000, 10_000)}
-    loads |= {
-        BASE: base,
-        "unfit": replace(base, unfit=100_000 // scale),
-        "keys": replace(base, fairness_keys=10_000 // scale),
-        "queues": replace(base, queues=100 // min(scale, 10)),
-        "shapes": replace(base, shapes=1_000 // scale),
-    }
+    sizes = {"1 000": 1_000, "10 000": 10_000, "100 000": 100_000, "1 000 000": 1_000_000}
+    loads = {f"{each} waiting": replace(base, backlog=sizes[each] // scale) for each in sizes}
+    loads["10 workers"] = replace(base, workers=max(1, 10 // scale))
+    loads |= {f"{each} workers": replace(base, workers=sizes[each] // scale) for each in ("1 000", "10 000")}
+    loads["100 000 that fit nowhere"] = replace(base, unfit=100_000 // scale)
+    loads["10 000 fairness keys"] = replace(base, fairness_keys=10_000 // scale)
+    loads["100 queues"] = replace(base, queues=100 // min(scale, 10))
+    loads["1 000 shapes"] = replace(base, shapes=1_000 // scale)
     return Plan(loads, rounds=3 if quick else 15, turns=20 if quick else 200)
 
 

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from statistics import harmonic_mean, median, quantiles
 
 from bench.cluster import Cluster, latencies, rate
+from taskmaster.api import names
 from taskmaster.api.times import from_wire
-from taskmaster.kube.resource import TASKS, Resource
+from taskmaster.kube.api import MergePatch
+from taskmaster.kube.resource import TASKQUEUES, TASKS, Resource
 
 JOBS = Resource("batch", "v1", "jobs", "Job")
 CONCURRENCY = 32
+
+URGENT = "urgent"
+"""Label of the Tasks of high priority."""
+URGENT_PRIORITY = 100
+PAUSE_SECONDS = 0.1
+WARM_UP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,13 @@ class Raw:
 async def raw(cluster: Cluster, count: int) -> Raw:
     """Measure create, status PATCH and delete of Tasks that nobody runs (there is no worker in the namespace)."""
     api, namespace = cluster.api, cluster.namespace
-    names = [f"raw-{number}" for number in range(count)]
+    many = [f"raw-{number}" for number in range(count)]
     singles = [f"single-{number}" for number in range(100)]
     create_times = await latencies(api.create(TASKS, namespace, cluster.task(name)) for name in singles)
     patch_times = await latencies(cluster.set_message(name, "measured") for name in singles)
-    created = await rate((api.create(TASKS, namespace, cluster.task(name)) for name in names), concurrency=CONCURRENCY)
-    patched = await rate((cluster.set_message(name, "measured") for name in names), concurrency=CONCURRENCY)
-    deleted = await rate((api.delete(TASKS, namespace, name) for name in names), concurrency=CONCURRENCY)
+    created = await rate((api.create(TASKS, namespace, cluster.task(name)) for name in many), concurrency=CONCURRENCY)
+    patched = await rate((cluster.set_message(name, "measured") for name in many), concurrency=CONCURRENCY)
+    deleted = await rate((api.delete(TASKS, namespace, name) for name in many), concurrency=CONCURRENCY)
     await rate((api.delete(TASKS, namespace, name) for name in singles), concurrency=CONCURRENCY)
     return Raw(created, patched, deleted, median(create_times), median(patch_times))
 
@@ -115,6 +123,54 @@ async def latency(cluster: Cluster, count: int) -> Latency:
             waits.append(from_wire(event.object["status"]["startTime"]) - submitted)
             break
     cuts = quantiles(waits, n=100)
+    return Latency(cuts[49], cuts[98])
+
+
+async def urgent(cluster: Cluster, waiting: int, count: int) -> Latency:
+    """Submit Tasks of high priority, one each `PAUSE_SECONDS`, to a full system in which many others wait.
+
+    Those stand in a queue that is paused until all are there; the slots are busy with them when the first urgent one
+    comes, and go on with them in between.
+    """
+    api, namespace = cluster.api, cluster.namespace
+    metadata = {"name": "crowd"}
+    queue = {"apiVersion": names.API_VERSION, "kind": "TaskQueue", "metadata": metadata, "spec": {"paused": True}}
+    await api.create(TASKQUEUES, namespace, queue)
+    crowd = (cluster.task(f"crowd-{number}", queue="crowd", ttlSecondsAfterFinished=0) for number in range(waiting))
+    await rate((api.create(TASKS, namespace, task) for task in crowd), concurrency=CONCURRENCY)
+    await api.patch(TASKQUEUES, namespace, "crowd", MergePatch({"spec": {"paused": False}}))
+    await asyncio.sleep(WARM_UP_SECONDS)
+
+    listed = await api.list(TASKS, namespace=namespace, limit=1)
+    events = api.watch(
+        TASKS,
+        namespace=namespace,
+        label_selector=URGENT,
+        resource_version=listed.resource_version,
+        timeout_seconds=900,
+    )
+    submitted: dict[str, float] = {}
+
+    async def starts() -> list[float]:
+        waits: dict[str, float] = {}
+        async for event in events:
+            name, started = event.object["metadata"]["name"], event.object["status"].get("startTime")
+            if started:
+                waits[name] = from_wire(started) - submitted[name]
+            if len(waits) == count:
+                break
+        return list(waits.values())
+
+    seen = asyncio.create_task(starts())
+    for number in range(count):
+        task = cluster.task(f"urgent-{number}", queue="crowd", priority=URGENT_PRIORITY)
+        task["metadata"]["labels"] = {URGENT: "true"}
+        submitted[f"urgent-{number}"] = time.time()
+        await api.create(TASKS, namespace, task)
+        await asyncio.sleep(PAUSE_SECONDS)
+    cuts = quantiles(await seen, n=100)
+    await api.patch(TASKQUEUES, namespace, "crowd", MergePatch({"spec": {"paused": True}}))
+    await cluster.delete_all(TASKS)
     return Latency(cuts[49], cuts[98])
 
 
