@@ -94,7 +94,7 @@ class Load:
 class System:
     """One namespace, full, and the turns that it takes."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, *, labels: Mapping[str, str] | None = None) -> None:
         self.load = load
         self.tenant = Tenant()
         self.scheduling = Scheduling(self.tenant)
@@ -108,7 +108,7 @@ class System:
         for name in self._queues:
             self.tenant.put_queue(Queue(name), now=self._now)
         for number in range(load.workers):
-            self.tenant.capacity.put_worker(_worker(number, load.slots))
+            self.tenant.capacity.put_worker(_worker(number, load.slots, labels or {}))
         for number in range(load.unfit):
             lacking = Requirement(f"has-{number % UNFIT_SHAPES}", Operator.EXISTS)
             self.tenant.put_task(replace(self._new(), requires=(lacking,), priority=1_000), now=self._now)
@@ -174,9 +174,19 @@ class System:
         )
 
 
-def _worker(number: int, slots: int) -> Worker:
+def _worker(number: int, slots: int, labels: Mapping[str, str]) -> Worker:
     name = f"worker-{number}"
-    return Worker("bench", name, f"uid-of-{name}", "bench", "i1", f"node-{number % 100}", slots, schedulable=True)
+    return Worker(
+        namespace="bench",
+        name=name,
+        pod_uid=f"uid-of-{name}",
+        pool="bench",
+        incarnation="i1",
+        node=f"node-{number % 100}",
+        slots=slots,
+        schedulable=True,
+        labels=labels,
+    )
 
 
 @dataclass(frozen=True)
