@@ -122,8 +122,8 @@ class Tenant:
         self.verdicts: list[Ending | Stop] = []
         """What follows for Tasks without a decision about workers; whoever performs it takes it out."""
         self.news: set[str] = set()
-        """Uids of Tasks that need a person, perhaps for another cause than before, or do so no more; whoever tells people
-        takes it out."""
+        """Uids of Tasks that need a person, perhaps for another cause than before, or do so no more; whoever tells
+        people takes it out."""
         self._arguments_problem = arguments_problem
         self._assumed: dict[str, int] = {}
         self._held: dict[str, tuple[str, int]] = {}
