@@ -84,10 +84,10 @@ def instructions(system: System) -> float:
     [
         (Load(backlog=5_000, workers=5, slots=2), 1.1),
         (Load(backlog=50, workers=500, slots=2), 1.1),
-        (Load(backlog=50, workers=5, slots=2, unfit=5_000), 1.3),
-        (Load(backlog=5_000, workers=5, slots=2, fairness_keys=2_500), 1.3),
-        (Load(backlog=1_000, workers=5, slots=2, queues=100), 20),
-        (Load(backlog=1_000, workers=5, slots=2, shapes=100), 20),
+        (Load(backlog=50, workers=5, slots=2, unfit=5_000), 1.1),
+        (Load(backlog=5_000, workers=5, slots=2, fairness_keys=2_500), 1.1),
+        (Load(backlog=1_000, workers=5, slots=2, queues=100), 10),
+        (Load(backlog=1_000, workers=5, slots=2, shapes=100), 4),
     ],
     ids=["100 times the backlog", "100 times the workers", "many that fit nowhere", "keys", "queues", "shapes"],
 )
