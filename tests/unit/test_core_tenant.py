@@ -147,6 +147,16 @@ def test_a_rate_limit_spreads_starts_and_says_when_to_come_back() -> None:
     assert (site.cycle(), site.scheduling.next_due(now=site.now)) == (["t3", "t4"], None)
 
 
+@pytest.mark.parametrize(
+    ("rate", "pace"), [(2.5, "2.5 Tasks per second"), (1.0, "1 Tasks per second"), (1 / 600, "one Task per 600 s")]
+)
+def test_a_rate_is_said_in_numbers_that_people_can_read(rate: float, pace: str) -> None:
+    site = Site(Queue("default", rate_limit=RateLimit(rate, 1)), a=9)
+    site.put(*(pending(f"t{number}") for number in range(3)))
+    site.cycle()
+    assert site.says("t1") == f"queue default starts {pace} on average (rateLimit), and 2 are ready"
+
+
 def test_tasks_wait_outside_of_a_full_queue_in_the_order_of_creation() -> None:
     site = Site(Queue("default", max_pending=2), a=1)
     site.put(*(pending(name, created=EPOCH + after) for name, after in (("a", 5), ("b", 6), ("d", 3), ("c", 2))))

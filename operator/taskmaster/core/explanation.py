@@ -120,11 +120,8 @@ def message(tenant: Tenant, entry: Entry, reason: PendingReason, surveys: Survey
             key, holders, limit = tenant.keys.standing(task.uid)
             return f'{holders} of {limit} Tasks that may run at a time with the concurrency key "{key}" run'
         case PendingReason.RATE_LIMITED if state is not None and state.bucket is not None and queue is not None:
-            limit_ = state.bucket.limit
-            return (
-                f"queue {task.queue} starts {limit_.rate:g} Tasks per second on average (rateLimit), and "
-                f"{len(state.backlog)} are ready"
-            )
+            pace = _pace(state.bucket.limit.rate)
+            return f"queue {task.queue} starts {pace} on average (rateLimit), and {len(state.backlog)} are ready"
         case PendingReason.QUEUE_LIMIT if queue is not None:
             if entry.station is PendingReason.QUEUE_LIMIT:
                 return f"queue {task.queue} has {queue.max_pending} Tasks waiting before this one (maxPending)"
@@ -150,3 +147,7 @@ def _no_slot(entry: Entry, survey: Survey) -> str:
             f"until one of the workers holds no other Task ({survey})"
         )
     return f"{survey}; Tasks that come first have the slots: scale a WorkerPool up to run more at a time"
+
+
+def _pace(rate: float) -> str:
+    return f"{rate:g} Tasks per second" if rate >= 1 else f"one Task per {round(1 / rate, 1):g} s"
