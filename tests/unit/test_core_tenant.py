@@ -247,7 +247,8 @@ def test_a_task_waits_for_its_template_and_again_when_that_is_gone() -> None:
     site.put(pending("t", template="tpl"))
     assert site.station("t") is PendingReason.TEMPLATE_NOT_FOUND
     site.tenant.put_template(Template("tpl", problem="cannot be parsed"), now=site.now)
-    assert (site.station("t"), site.says("t")) == (PendingReason.INVALID_SPEC, "cannot be parsed")
+    assert site.station("t") is PendingReason.INVALID_SPEC
+    assert site.says("t") == "the TaskTemplate tpl cannot be used: cannot be parsed"
     site.tenant.put_template(Template("tpl"), now=site.now)
     assert site.station("t") is READY
     site.tenant.remove_template("tpl", now=site.now)

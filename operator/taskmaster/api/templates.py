@@ -62,8 +62,8 @@ def check_places(spec: Mapping[str, Any]) -> Problem | None:
 
 def resolve(template: Template, args: Any) -> Object | Problem:
     """Return `status.resolvedRun` for a Task with these arguments (None: it has none), or why there can be none."""
-    if template.problem:
-        return Problem(f"the TaskTemplate {template.name} cannot be used: {template.problem}")
+    if template.refusal:
+        return Problem(template.refusal)
     parameters, task = template.spec.get("parameters"), template.spec.get("task")
     given = complete(parameters, {} if args is None else args)
     if isinstance(given, Problem):

@@ -31,3 +31,8 @@ class Template:
     """Why no Task can be made of it; empty if one can."""
     spec: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The spec as it stands on the wire."""
+
+    @property
+    def refusal(self) -> str:
+        """What is said to a Task that names it; empty if it can be used."""
+        return f"the TaskTemplate {self.name} cannot be used: {self.problem}" if self.problem else ""

@@ -426,7 +426,7 @@ class Tenant:
     def arguments_problem(self, task: Task) -> str:
         """Return why the template of a Task, or its arguments, cannot be used; empty if they can."""
         template = self.templates[task.template]
-        return template.problem or self._arguments_problem(task, template)
+        return template.refusal or self._arguments_problem(task, template)
 
     def _ready(self, entry: Entry, *, now: Instant) -> None:
         task = entry.task
