@@ -56,9 +56,9 @@ def test_kubectl_explain_has_a_text_for_every_field_of_every_kind(cluster: Clust
     ("path", "words"),
     [
         ("tq.spec.rateLimit", "perSeconds\t<integer>"),
-        ("tq.spec.rateLimit", "A token bucket"),
+        ("tq.spec.rateLimit", "How many attempts may start in a time"),
         ("tq.spec.weight", "share of the slots when queues compete"),
-        ("tks.spec.concurrencyPolicy", "enum: Allow, Enqueue, Forbid, Replace"),
+        ("tks.spec.concurrencyPolicy", "ENUM: Allow Forbid Replace Enqueue"),
         ("tks.spec.everySeconds", "Occur each so many seconds"),
         ("tkt.spec.parameters", "JSON Schema"),
         ("tk.spec.concurrency.onConflict", "ReplacePending"),

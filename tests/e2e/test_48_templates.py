@@ -68,10 +68,18 @@ def test_a_task_that_has_begun_keeps_what_it_came_to(cluster: Cluster) -> None:
     assert kept["status"]["logTail"] == "before 1\n"
 
 
-def test_a_schema_that_is_none_is_named(cluster: Cluster) -> None:
-    cluster.delete("tasktemplate/bad")
-    cluster.apply(template("bad", "true", parameters={"properties": {"x": {"type": "int"}}}))
+def test_a_schema_that_is_none_is_named_until_it_is_mended(cluster: Cluster) -> None:
+    cluster.delete("task/of-bad", "tasktemplate/bad")
+    cluster.apply(template("bad", "echo", "$(args.x)", parameters={"properties": {"x": {"type": "int"}}}))
     cluster.wait("condition=Ready=false", "tasktemplate/bad")
     ready = condition(cluster.get("tasktemplate/bad"), "Ready")
     assert ready["reason"] == "InvalidSchema"
     assert "spec.parameters.properties.x.type" in ready["message"]
+    cluster.apply(of_template("of-bad", "bad", x=1))
+    cluster.wait("jsonpath={.status.reason}=InvalidSpec", "task/of-bad")
+    said = cluster.get("task/of-bad")["status"]["message"]
+    assert said.startswith("the TaskTemplate bad cannot be used: parameters.properties.x.type: ")
+    cluster.apply(template("bad", "echo", "$(args.x)", parameters={"properties": {"x": {"type": "integer"}}}))
+    (mended,) = cluster.finished("of-bad")
+    assert (phase(mended), mended["status"]["logTail"]) == ("Succeeded", "1\n")
+    assert condition(cluster.get("tasktemplate/bad"), "Ready")["reason"] == "Valid"
