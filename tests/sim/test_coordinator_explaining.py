@@ -8,6 +8,7 @@ import pytest
 from tests.sim.coordinator_rig import Cluster, Coordinator, Worker, fail_once, seconds, status_write, written
 from tests.sim.memory_api import Call, Fault, lost_answer
 
+from taskmaster.coordinator.explainer import MAX_WAITING
 from taskmaster.kube.api import MergePatch
 from taskmaster.kube.errors import ServerError, Unanswered
 from taskmaster.kube.resource import TASKS
@@ -306,3 +307,17 @@ async def test_a_task_that_has_to_run_alone_says_so(cluster: Cluster) -> None:
         await asyncio.sleep(40)
         assert reason(cluster) == "NoFreeSlot"
         assert "died under this Task 2 times in a row" in cluster.status("t")["message"]
+
+
+async def test_a_backlog_that_nobody_can_run_is_explained_without_a_pile_of_writes(cluster: Cluster) -> None:
+    coordinator = Coordinator(cluster)
+    for number in range(1_000):
+        cluster.submit(f"t{number}", queue="media")
+    most = 0
+    async with coordinator.leading():
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            most = max(most, coordinator.cleaner.waiting)
+    assert most <= MAX_WAITING
+    assert {cluster.status(f"t{number}").get("reason") for number in range(1_000)} == {"QueueNotFound"}
+    assert len(reasons(coordinator)) == 1_000

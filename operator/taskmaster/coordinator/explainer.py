@@ -39,6 +39,9 @@ IDLE_ALLOWANCE_PER_SECOND: Final = 2.0
 
 MAX_ALLOWANCE: Final = 50.0
 
+MAX_WAITING: Final = 256
+"""Explanations handed to the dispatcher at a time: a whole backlog may name a queue that does not exist."""
+
 LOOKS_PER_STEP: Final = 500
 """Waits looked at in a second, most of which have nothing new to say."""
 
@@ -76,9 +79,8 @@ class Explainer:
 
     def step(self) -> None:
         """Explain the waits that are due, as far as the budget goes."""
-        again, self._again = self._again, set()
-        for uid in again:
-            if (task := self._cache.tasks.get(uid)) is not None:
+        while self._again and self._dispatcher.waiting < MAX_WAITING:
+            if (task := self._cache.tasks.get(self._again.pop())) is not None:
                 self._answer(task)
         now, surveys = self._clock(), Surveys()
         self._hear_news(now)
@@ -139,6 +141,9 @@ class Explainer:
         """Write at once what cannot wait: that a person has to do something, or that an edit was seen."""
         if open_request(task) is not None:
             return  # its answer will say so
+        if self._dispatcher.waiting >= MAX_WAITING:
+            self._again.add(task.uid)
+            return
         tenant = self._cache.tenants[task.namespace]
         entry = tenant.entries.get(task.uid)
         if entry is not None and entry.station in NEEDS_A_PERSON and may_run(task):
