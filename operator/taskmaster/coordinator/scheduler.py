@@ -22,6 +22,7 @@ from taskmaster.core.assignment import Assignment, Ending, Stop
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.scheduling import Scheduling
 from taskmaster.core.task import Instant
+from taskmaster.core.tenant import Place
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import ServerError, Unanswered
 
@@ -120,9 +121,11 @@ class Scheduler:
 
     def _follow(self, verdict: Ending | Stop, now: Instant) -> None:
         task = verdict.task
-        known = self._cache.tasks.get(task.uid)
-        if known is None or known.resource_version != task.resource_version:
+        entry = self._cache.tenants[task.namespace].entries.get(task.uid)
+        if entry is None or entry.task.resource_version != task.resource_version:
             return  # its newer version has had a verdict of its own
+        if entry.station is not (Place.HELD if isinstance(verdict, Stop) else Place.ENDING):
+            return  # what it was about has changed since
 
         def done(outcome: Outcome) -> None:
             if worth_repeating(outcome):
