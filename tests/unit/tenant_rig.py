@@ -13,8 +13,9 @@ from taskmaster.core.explanation import Surveys, explain, message
 from taskmaster.core.phase import Phase
 from taskmaster.core.queue import Queue
 from taskmaster.core.scheduling import Scheduling
+from taskmaster.core.station import Place, Station
 from taskmaster.core.task import Concurrency, Dependency, DependencyCondition, Holder, Instant, OnConflict, Task
-from taskmaster.core.tenant import Place, Station, Tenant
+from taskmaster.core.tenant import Tenant
 
 _PLAIN = task()
 

@@ -14,8 +14,8 @@ from taskmaster.core.queue import Queue, RateLimit
 from taskmaster.core.reason import PendingReason
 from taskmaster.core.requirements import Operator, Requirement
 from taskmaster.core.retry import Outcome, Spent
+from taskmaster.core.station import Place
 from taskmaster.core.task import Task
-from taskmaster.core.tenant import Place
 
 GPU = (Requirement("gpu", Operator.EXISTS),)
 

@@ -28,8 +28,8 @@ from taskmaster.core.reason import PendingReason
 from taskmaster.core.request import may_run
 from taskmaster.core.requirements import Operator, Requirement
 from taskmaster.core.retry import Spent
+from taskmaster.core.station import Entry, Place
 from taskmaster.core.task import Concurrency, Instant, Task
-from taskmaster.core.tenant import Entry, Place
 
 WORKERS = st.sampled_from("abc")
 QUEUES = st.sampled_from(["default", "q", "r"])

@@ -19,9 +19,10 @@ from taskmaster.core.policy import BUILT_IN, Overrides
 from taskmaster.core.queue import Queue, RateLimit, WhenFull
 from taskmaster.core.reason import EndReason, PendingReason
 from taskmaster.core.requirements import Operator, Requirement
+from taskmaster.core.station import Place, Station
 from taskmaster.core.task import DependencyCondition, Instant, OnConflict, StopReason, Task
 from taskmaster.core.template import Template
-from taskmaster.core.tenant import Place, Station, Tenant
+from taskmaster.core.tenant import Tenant
 
 READY, HELD, ENDING, ANSWERING = Place.READY, Place.HELD, Place.ENDING, Place.ANSWERING
 PARKED, OUTSIDE = PendingReason.CONCURRENCY_LIMIT, PendingReason.QUEUE_LIMIT

@@ -19,8 +19,8 @@ from taskmaster.core.explanation import Surveys, explain, message
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.reason import NEEDS_A_PERSON, PendingReason
 from taskmaster.core.request import may_run, open_request
+from taskmaster.core.station import Place
 from taskmaster.core.task import Instant, Task
-from taskmaster.core.tenant import Place
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
 
 SOON_SECONDS: Final = 5.0

@@ -21,8 +21,8 @@ from taskmaster.coordinator.writes import status_write, worth_repeating
 from taskmaster.core.assignment import Assignment, Ending, Stop
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.scheduling import Scheduling
+from taskmaster.core.station import Place
 from taskmaster.core.task import Instant
-from taskmaster.core.tenant import Place
 from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import ServerError, Unanswered
 

@@ -12,8 +12,9 @@ from typing import Final
 from taskmaster.core.capacity import Shape, Survey
 from taskmaster.core.dependencies import describe
 from taskmaster.core.reason import NEEDS_A_PERSON, PendingReason
+from taskmaster.core.station import Entry, Place, Station
 from taskmaster.core.task import Instant
-from taskmaster.core.tenant import Entry, Place, Station, Tenant
+from taskmaster.core.tenant import Tenant
 
 ABOVE_THE_QUEUE: Final = NEEDS_A_PERSON | {PendingReason.SUSPENDED}
 """Words that are more fundamental than what the Task's queue has to say."""

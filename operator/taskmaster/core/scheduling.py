@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from taskmaster.core.assignment import Assignment
 from taskmaster.core.capacity import Shape, Worker
 from taskmaster.core.queue import Placement
+from taskmaster.core.station import Place, QueueState
 from taskmaster.core.task import Instant, Task
-from taskmaster.core.tenant import Place, QueueState, Tenant
+from taskmaster.core.tenant import Tenant
 
 
 class Scheduling:

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from taskmaster.core.assignment import Assignment, Ending, Stop
-from taskmaster.core.backlog import Backlog
-from taskmaster.core.bucket import TokenBucket
 from taskmaster.core.capacity import Capacity, Shape
 from taskmaster.core.concurrency import ConcurrencyKeys
 from taskmaster.core.dependencies import Cyclic, Dependencies, Moot, Waiting
@@ -31,69 +28,12 @@ from taskmaster.core.reason import NEEDS_A_PERSON, EndReason, PendingReason
 from taskmaster.core.request import may_run
 from taskmaster.core.requirements import Requirements
 from taskmaster.core.shares import Shares
+from taskmaster.core.station import Entry, Place, QueueState, Station
 from taskmaster.core.task import DEFAULT_QUEUE, Instant, OnConflict, StopReason, Task
 from taskmaster.core.template import Template
 
-
-class Place(Enum):
-    """Stations that are no reason to wait."""
-
-    READY = auto()
-    """In the backlog of its queue."""
-    HELD = auto()
-    """With a worker, or on its way there."""
-    ENDING = auto()
-    """It is being ended without another attempt."""
-    ANSWERING = auto()
-    """It is about to be cancelled or resumed, because somebody asked for it."""
-
-
-Station = Place | PendingReason
-
 _INSIDE: Final = (Place.READY, PendingReason.CONCURRENCY_LIMIT)
 """Stations that count for `maxPending`: a Task there could run, if there were room."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """One unfinished Task."""
-
-    task: Task
-    order: int
-    """Its place in the order of first observation."""
-    station: Station
-    shape: Shape
-    until: Instant | None = None
-    """Not to be decided again before: the last write of an assignment failed."""
-    judged: bool = False
-    """Whether it has had its say about others of its concurrency key."""
-
-    @property
-    def age(self) -> tuple[float, int]:
-        """By what Tasks are older and newer than each other."""
-        return float(self.task.created), self.order
-
-
-class QueueState:
-    """One queue and what waits in it."""
-
-    def __init__(self, queue: Queue, capacity: Capacity) -> None:
-        self.queue = queue
-        self.backlog = Backlog(aging_seconds=queue.aging_seconds, like=capacity.like)
-        self.bucket: TokenBucket | None = None
-        self.outside: KeyedHeap[tuple[float, int]] = KeyedHeap()
-        """Tasks that `maxPending` keeps out, by age."""
-
-    def change(self, queue: Queue, *, now: Instant) -> None:
-        """Take note of an edit."""
-        self.queue = queue
-        self.backlog.age_by(queue.aging_seconds)
-        if queue.rate_limit is None:
-            self.bucket = None
-        elif self.bucket is None:
-            self.bucket = TokenBucket(queue.rate_limit, now=now)
-        elif self.bucket.limit != queue.rate_limit:
-            self.bucket.change(queue.rate_limit, now=now)
 
 
 def _age(entry: Entry) -> tuple[float, int]:
