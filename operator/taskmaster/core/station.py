@@ -1,4 +1,4 @@
-"""Where an unfinished Task can stand: with a worker, in the backlog of its queue, or at the reason that it waits for."""
+"""Where an unfinished Task can stand: with a worker, in the backlog of its queue, or at the reason why it waits."""
 
 from __future__ import annotations
 
