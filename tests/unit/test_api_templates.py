@@ -503,7 +503,7 @@ TASKS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(parameters=SCHEMAS | NAMED | JSON, args=ARGS)
 @example(parameters={"properties": {"x": {"multipleOf": 1e-320}}}, args={"x": 1e308})
 @example(parameters={"properties": {"x": {"multipleOf": 0.5}}}, args={"x": 2**63})
@@ -515,7 +515,7 @@ def test_any_schema_and_any_arguments_are_answered(parameters: Any, args: Any) -
         assert isinstance(found, Problem) or run(found) == {"command": ["true"]}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(task=TASKS | JSON, args=ARGS)
 def test_any_template_is_answered_by_a_run_that_the_schema_knows_or_by_a_problem(task: Any, args: Any) -> None:
     asked = Template("t", spec={"task": task})

@@ -438,7 +438,7 @@ def test_thousand_tasks_in_any_order_of_arrival_cost_some_visits_per_edge(
 
 def test_ten_times_the_tasks_cost_about_ten_times_the_visits() -> None:
     visits = []
-    for size in (1_000, 10_000):
+    for size in (400, 4_000):
         dependencies, edges = Dependencies(), random_graph(size)
         for number in Random(3).sample(range(size), size):
             names = tuple(Dependency(f"t{parent}") for parent in edges[number])
@@ -682,4 +682,4 @@ class DependencyMachine(RuleBasedStateMachine):
 
 
 TestDependencies = DependencyMachine.TestCase
-TestDependencies.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, print_blob=True)
+TestDependencies.settings = settings(max_examples=70, stateful_step_count=40, print_blob=True)

@@ -297,7 +297,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(SCHEDULES, STEPS)
 def test_no_occurrence_is_started_twice_or_early_and_the_record_only_grows(
     of: Schedule, steps: list[tuple[int, bool, str]]
@@ -328,7 +328,7 @@ def test_no_occurrence_is_started_twice_or_early_and_the_record_only_grows(
         record = after
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from([7, 60, 3_600]), STEPS)
 def test_catching_up_with_all_loses_none_within_the_limit(every: int, steps: list[tuple[int, bool, str]]) -> None:
     of = schedule(every_seconds=every, catch_up=CatchUp.ALL, catch_up_limit=100)
@@ -358,7 +358,7 @@ def test_catching_up_with_all_loses_none_within_the_limit(every: int, steps: lis
     assert remembered.missed == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80)
 @given(STEPS)
 def test_enqueue_starts_all_in_order_and_never_beside_another(steps: list[tuple[int, bool, str]]) -> None:
     of = schedule(policy=ConcurrencyPolicy.ENQUEUE, catch_up=CatchUp.ALL, catch_up_limit=100)

@@ -466,7 +466,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestMachine.settings = settings(max_examples=60, stateful_step_count=50)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -7,6 +7,7 @@ write them with `.venv/bin/python -m tests.unit.test_docs`.
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, get_args, get_origin, get_type_hints
 
-import jsonschema
 import pytest
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
@@ -54,6 +57,7 @@ def relative(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
+@functools.cache
 def text_of(name: str) -> str:
     return (REPOSITORY / name).read_text()
 
@@ -274,6 +278,7 @@ def test_every_condition_is_described() -> None:
     assert set(described) == set(written)
 
 
+@functools.cache
 def crd(kind: str) -> Object:
     loaded = yaml.safe_load(text_of(f"crds/{kind.lower()}s.yaml"))
     schema: Object = loaded["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -354,6 +359,7 @@ def test_every_reason_of_a_worker_pool_is_documented() -> None:
     assert len(given) > 3
 
 
+@functools.cache
 def known_metrics() -> set[str]:
     found: set[str] = set()
     for line in [*coordinator_metrics()[2:], *agent_metrics()[2:]]:
@@ -413,12 +419,16 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
             assert (REPOSITORY / word).exists(), word
 
 
+@functools.cache
+def known_tests() -> set[str]:
+    sources = (file.read_text() for file in (REPOSITORY / "tests").rglob("test_*.py"))
+    return {name for source in sources for name in re.findall(r"\bdef (test_\w+)\(", source)}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_every_test_that_is_named_exists(path: Path) -> None:
-    sources = [file.read_text() for file in (REPOSITORY / "tests").rglob("test_*.py")]
-    existing = {name for source in sources for name in re.findall(r"\bdef (test_\w+)\(", source)}
     named = {word for word in words(path.read_text()) if re.fullmatch(r"test_\w+", word)}
-    assert named - existing == set()
+    assert named - known_tests() == set()
 
 
 # ---- objects
@@ -437,19 +447,39 @@ def strict(schema: Object) -> Object:
     return result
 
 
+def validator(schema: Object) -> Validator:
+    made = validator_for(schema, default=Draft202012Validator)
+    made.check_schema(schema)
+    return made(schema)
+
+
+@functools.cache
+def chart_values() -> Validator:
+    return validator(json.loads(text_of("charts/taskmaster/values.schema.json")))
+
+
+@functools.cache
+def pool_spec() -> Validator:
+    return validator(strict(crd("WorkerPool")["properties"]["spec"]))
+
+
+@functools.cache
+def whole(kind: str) -> Validator:
+    schema = strict(crd(kind))
+    schema["properties"]["metadata"] = {"type": "object"}
+    return validator(schema)
+
+
 def check(obj: Object) -> None:
     """Check an object, or (without a kind) values of the chart."""
     if "kind" not in obj:
-        jsonschema.validate(obj, json.loads(text_of("charts/taskmaster/values.schema.json")))
-        pool = strict(crd("WorkerPool")["properties"]["spec"])
+        chart_values().validate(obj)
         for each in obj.get("workerPools", {}).values():
-            jsonschema.validate({key: value for key, value in each.items() if key != "namespace"}, pool)
+            pool_spec().validate({key: value for key, value in each.items() if key != "namespace"})
         return
     if not obj["apiVersion"].startswith(f"{names.GROUP}/"):
         return
-    schema = strict(crd(obj["kind"]))
-    schema["properties"]["metadata"] = {"type": "object"}
-    jsonschema.validate(obj, schema)
+    whole(obj["kind"]).validate(obj)
     if obj["kind"] == "Task":
         assert ("run" in obj["spec"]) != ("templateRef" in obj["spec"])
         assert len(obj["spec"].get("run", ["templateRef"])) == 1
@@ -484,9 +514,9 @@ def test_objects_that_are_shown_are_what_the_api_server_takes(obj: Object) -> No
     ids=str,
 )
 def test_objects_that_the_api_server_would_refuse_are_found(wrong: Object) -> None:
-    whole = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "it"}, **wrong}
-    with pytest.raises((jsonschema.ValidationError, AssertionError)):
-        check(whole)
+    refused = {"apiVersion": names.API_VERSION, "kind": "Task", "metadata": {"name": "it"}, **wrong}
+    with pytest.raises((ValidationError, AssertionError)):
+        check(refused)
 
 
 # ---- decisions, and what must not be written

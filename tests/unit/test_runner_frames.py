@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskmaster_worker.runner.frames import MAX_FRAME_BYTES, Decoder, FrameError, encode
@@ -19,6 +19,7 @@ VALUES = st.recursive(
 MESSAGES = st.lists(st.dictionaries(st.text(), VALUES), max_size=4)
 
 
+@settings(max_examples=40)
 @given(messages=MESSAGES, cut=st.integers(min_value=1, max_value=50))
 def test_any_cut_of_the_stream_gives_the_same_messages(messages: list[dict[str, Any]], cut: int) -> None:
     stream = b"".join(map(encode, messages))

@@ -315,14 +315,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     parser.add_argument("directory", type=Path)
     arguments = parser.parse_args()
-    stale = [name for name, text in files().items() if _text(arguments.directory / name) != text]
+    stale = {name: text for name, text in files().items() if _text(arguments.directory / name) != text}
     if arguments.check:
         for name in stale:
             print(f"{arguments.directory / name} is out of date: run `make crds`", file=sys.stderr)
         return 1 if stale else 0
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    for name in stale:
-        (arguments.directory / name).write_text(files()[name])
+    for name, text in stale.items():
+        (arguments.directory / name).write_text(text)
     return 0
 
 
