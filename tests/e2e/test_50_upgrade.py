@@ -59,7 +59,12 @@ def test_everything_of_ours_runs_where_pods_must_be_restricted(cluster: Cluster,
 ALLOWED = [
     (OPERATOR_ACCOUNT, "list", "tasks.taskmaster.dev", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "patch", "tasks.taskmaster.dev/status", "", NAMESPACE),
+    # For TaskSchedules.
+    (OPERATOR_ACCOUNT, "create", "tasks.taskmaster.dev", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "delete", "tasks.taskmaster.dev", "", NAMESPACE),
+    (OPERATOR_ACCOUNT, "patch", "taskqueues.taskmaster.dev/status", "", NAMESPACE),
+    (OPERATOR_ACCOUNT, "patch", "taskschedules.taskmaster.dev/status", "", NAMESPACE),
+    (OPERATOR_ACCOUNT, "patch", "tasktemplates.taskmaster.dev/status", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "create", "deployments.apps", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "patch", "leases.coordination.k8s.io", "taskmaster-coordinator", SYSTEM_NAMESPACE),
     (OPERATOR_ACCOUNT, "bind", "clusterroles.rbac.authorization.k8s.io", "taskmaster-worker", ""),
@@ -84,7 +89,9 @@ REFUSED = [
     (OPERATOR_ACCOUNT, "delete", "pods", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "create", "pods/exec", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "create", "serviceaccounts/token", "", NAMESPACE),
-    (OPERATOR_ACCOUNT, "create", "tasks.taskmaster.dev", "", NAMESPACE),
+    (OPERATOR_ACCOUNT, "patch", "taskqueues.taskmaster.dev", "", NAMESPACE),
+    (OPERATOR_ACCOUNT, "patch", "taskschedules.taskmaster.dev", "", NAMESPACE),
+    (OPERATOR_ACCOUNT, "create", "taskschedules.taskmaster.dev", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "patch", "tasks.taskmaster.dev", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "delete", "workerpools.taskmaster.dev", "", NAMESPACE),
     (OPERATOR_ACCOUNT, "bind", "clusterroles.rbac.authorization.k8s.io", "cluster-admin", ""),
@@ -106,6 +113,8 @@ REFUSED = [
     (WORKER_ACCOUNT, "get", "configmaps", "another", NAMESPACE),
     (WORKER_ACCOUNT, "get", "pods", "", NAMESPACE),
     (WORKER_ACCOUNT, "get", "workerpools.taskmaster.dev", "", NAMESPACE),
+    (WORKER_ACCOUNT, "get", "taskqueues.taskmaster.dev", "", NAMESPACE),
+    (WORKER_ACCOUNT, "get", "tasktemplates.taskmaster.dev", "", NAMESPACE),
 ]
 
 
