@@ -169,7 +169,7 @@ EVENTS: Final = (
     Event(
         "explain",
         _PENDING,
-        lambda seen, _: JsonPatch(patches.explain(seen, PendingReason.NO_FREE_SLOT, "all slots are taken")),
+        lambda seen, _: JsonPatch(patches.explain(seen, PendingReason.NO_FREE_SLOT, "all slots are taken", now=NOW)),
     ),
     Event("observe_generation", tuple(Phase), lambda seen, _: JsonPatch(patches.observe_generation(seen))),
 )

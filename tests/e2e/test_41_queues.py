@@ -29,7 +29,7 @@ QUEUES = (
 WAITING = {
     "w-paused": ("QueuePaused", "queue closed is paused: it starts Tasks again when its spec.paused is false"),
     "w-first": ("QueueLimit", "queue narrow runs 0 of 0 Tasks (maxRunning)"),
-    "w-second": ("QueueLimit", "queue narrow has 1 Tasks waiting before this one (maxPending)"),
+    "w-second": ("QueueLimit", "queue narrow is full for this one: maxPending is 1"),
     "w-limited": ("RateLimited", "queue trickle starts one Task per 600 s on average (rateLimit), and 1 are ready"),
     "w-later": ("WaitingForStartTime", "not to be started before spec.notBeforeTime"),
     "w-parent": ("WaitingForDependency", "waits for nobody (not created yet)"),

@@ -43,7 +43,7 @@ async def test_a_task_may_go_through_several_attempts(world: World) -> None:
     obj = await given_back(world, await brought_to(world, Phase.RUNNING), delay=5.0)
     task = decode_task(obj)
     assert (task.phase, task.reason, task.not_before, task.spent.failures) == (Phase.PENDING, "BackingOff", NOW + 5, 1)
-    obj = await write(world, "it", patches.explain(task, PendingReason.NO_FREE_SLOT, "wait"))
+    obj = await write(world, "it", patches.explain(task, PendingReason.NO_FREE_SLOT, "wait", now=NOW))
     task = decode_task(await assigned(world, obj))
     assert (task.phase, task.attempt, task.not_before) == (Phase.ASSIGNED, 2, None)
     gone = patches.Ended(Outcome.WORKER_LOST, EndReason.WORKER_LOST, "gone", NOW)

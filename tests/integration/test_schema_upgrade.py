@@ -152,7 +152,7 @@ async def test_a_waiting_one_can_be_given_what_is_new(old: World) -> None:
 
 async def test_a_waiting_one_is_explained_assigned_and_cancelled(old: World) -> None:
     task = decode_task(await old.task("waiting"))
-    obj = await write(old, "waiting", patches.explain(task, PendingReason.NO_FREE_SLOT, "wait"))
+    obj = await write(old, "waiting", patches.explain(task, PendingReason.NO_FREE_SLOT, "wait", now=Instant(0.0)))
     obj = await given_back(old, await assigned(old, obj))
     task = decode_task(await old.edit("waiting", cancel=True))
     ended = patches.end_waiting(task, Phase.CANCELLED, EndReason.CANCELLED, "spec.cancel was set", now=Instant(0.0))

@@ -106,7 +106,7 @@ def resume(on: Object) -> Ops:
 
 
 def explain(on: Object) -> Ops:
-    return patches.explain(decode.task(on), PendingReason.NO_FREE_SLOT, "all slots are taken")
+    return patches.explain(decode.task(on), PendingReason.NO_FREE_SLOT, "all slots are taken", now=NOW)
 
 
 def observe(on: Object) -> Ops:
@@ -419,6 +419,16 @@ def test_explanation_also_answers_an_edit() -> None:
     assert (after["reason"], after["message"], after["observedGeneration"]) == ("NoFreeSlot", "all slots are taken", 2)
 
 
+def test_a_task_that_cannot_run_as_it_stands_is_stalled_until_it_can() -> None:
+    wrong = patches.explain(decode.task(pending()), PendingReason.DEPENDENCY_CYCLE, "a -> a", now=NOW)
+    stalled = apply_json_patch(pending(), wrong)
+    assert [(each["type"], each["status"]) for each in stalled["status"]["conditions"]] == [("Stalled", "True")]
+    mended = apply_json_patch(stalled, explain(stalled))
+    assert [(each["type"], each["status"]) for each in mended["status"]["conditions"]] == [("Stalled", "False")]
+    again = {**mended, "status": {**mended["status"], "conditions": []}}
+    assert apply_json_patch(again, explain(again))["status"]["conditions"] == [], "nothing new is said about it"
+
+
 @pytest.mark.parametrize("phase", list(Phase))
 def test_edit_is_answered_in_every_phase_by_that_field_alone(phase: str) -> None:
     state = stored({"phase": phase}, generation=4)
@@ -446,7 +456,7 @@ def test_long_messages_are_cut_to_what_the_schema_holds() -> None:
         assert len(after["message"]) == 1_024
         assert len(after["attempts"][-1]["message"]) == 256
         assert all(len(each["message"]) <= 1_024 for each in after["conditions"])
-    explained = patches.explain(decode.task(pending()), PendingReason.NO_FREE_SLOT, "x" * 5_000)
+    explained = patches.explain(decode.task(pending()), PendingReason.NO_FREE_SLOT, "x" * 5_000, now=NOW)
     assert len(status_after(pending(), explained)["message"]) == 1_024
 
 

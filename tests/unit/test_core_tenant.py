@@ -162,7 +162,7 @@ def test_tasks_wait_outside_of_a_full_queue_in_the_order_of_creation() -> None:
     site = Site(Queue("default", max_pending=2), a=1)
     site.put(*(pending(name, created=EPOCH + after) for name, after in (("a", 5), ("b", 6), ("d", 3), ("c", 2))))
     assert site.stations("abcd") == [READY, READY, OUTSIDE, OUTSIDE]
-    assert "2 Tasks waiting before this one" in site.says("c")
+    assert "maxPending is 2" in site.says("c")
     assert site.cycle() == ["a"]
     assert site.stations("bcd") == [READY, READY, OUTSIDE]
     site.remove(site.task("b"))

@@ -266,13 +266,20 @@ def run_again(task: Task, *, now: Instant) -> dict[str, Any]:
     return {"metadata": {"uid": task.uid, "resourceVersion": task.resource_version}, "status": status}
 
 
-def explain(task: Task, reason: PendingReason, message: str) -> list[Operation]:
+STALLED: Final = frozenset({PendingReason.INVALID_SPEC, PendingReason.DEPENDENCY_CYCLE})
+"""Waits that kstatus has to read as failed: what the Tasks ask for is wrong as it stands."""
+
+
+def explain(task: Task, reason: PendingReason, message: str, *, now: Instant) -> list[Operation]:
     """Say why a Pending Task waits; answers an edit of its spec, too."""
+    stalled = reason in STALLED
+    changed = stalled or task.reason in STALLED
     return [
         *_waiting(task),
         _put("reason", reason),
         _put("message", message[:MESSAGE_CHARACTERS]),
         _put("observedGeneration", task.generation),
+        *([_put("conditions", [_condition("Stalled", stalled, reason, now, message)])] if changed else []),
     ]
 
 

@@ -118,7 +118,7 @@ class Explainer:
         if now < patience and not said_too_long and reason not in _SAID_SOON | NEEDS_A_PERSON:
             return
         self._allowance -= 1
-        self._write(task, patches.explain(task, reason, message(tenant, entry, reason, surveys)))
+        self._write(task, patches.explain(task, reason, message(tenant, entry, reason, surveys), now=now))
 
     def _on_task(self, old: Task | None, new: Task | None) -> None:
         if old is not None and (new is None or (old.phase, old.attempt) != (new.phase, new.attempt)):
@@ -153,7 +153,7 @@ class Explainer:
             news = task.edit_unanswered or task.reason != reason or self._said.get(task.uid, text) != text
             self._said[task.uid] = text
             if news:
-                self._write(task, patches.explain(task, reason, text))
+                self._write(task, patches.explain(task, reason, text, now=self._clock()))
         elif task.edit_unanswered:
             self._write(task, patches.observe_generation(task))
 

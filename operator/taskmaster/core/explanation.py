@@ -125,7 +125,7 @@ def message(tenant: Tenant, entry: Entry, reason: PendingReason, surveys: Survey
             return f"queue {task.queue} starts {pace} on average (rateLimit), and {len(state.backlog)} are ready"
         case PendingReason.QUEUE_LIMIT if queue is not None:
             if entry.station is PendingReason.QUEUE_LIMIT:
-                return f"queue {task.queue} has {queue.max_pending} Tasks waiting before this one (maxPending)"
+                return f"queue {task.queue} is full for this one: maxPending is {queue.max_pending}"
             return f"queue {task.queue} runs {tenant.running(task.queue)} of {queue.max_running} Tasks (maxRunning)"
         case PendingReason.NO_MATCHING_WORKER:
             survey = surveys.of(tenant, entry.shape)

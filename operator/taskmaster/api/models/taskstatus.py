@@ -184,5 +184,5 @@ class TaskStatus(Model):
     """The last ten ended attempts, oldest first."""
 
     conditions: Conditions | None = None
-    """Scheduled, Succeeded, Finished (True on any end), Stalled when the Task failed, DeadLettered when a budget ran
-    out, Suspended while it is held."""
+    """Scheduled, Succeeded, Finished (True on any end), Stalled when the Task failed or cannot run as it stands,
+    DeadLettered when a budget ran out, Suspended while it is held."""
