@@ -2,6 +2,9 @@
 
 Every process of a test inherits a unique variable from the runner's environment, so "no process is left" is a look at
 /proc.
+
+To start one costs more than most tests do with it. So tests that leave it whole share one of their module (`alone`
+makes it as good as new), and those that kill it or parts of it have their own.
 """
 
 from __future__ import annotations
@@ -204,8 +207,11 @@ class RunnerProcess:
             while not condition():  # noqa: ASYNC110 - /proc cannot be awaited
                 await asyncio.sleep(0.01)
 
-    async def finish(self) -> None:
+    async def disconnect(self) -> None:
         await self._stack.aclose()
+
+    async def finish(self) -> None:
+        await self.disconnect()
         if self.process.returncode is None:
             self.process.terminate()
         async with asyncio.timeout(TIMEOUT):
@@ -215,6 +221,21 @@ class RunnerProcess:
 
 
 Factory = Callable[..., Awaitable[RunnerProcess]]
+
+
+@asynccontextmanager
+async def alone(runner: RunnerProcess) -> AsyncIterator[RunnerProcess]:
+    """Give a runner of many tests to one of them: what those before have said is forgotten, and nothing may be left."""
+    last = f"nobody speaks after {uuid.uuid4().hex}"
+    await (await runner.connect()).run(shell(f"echo {last}"))  # starts once all that went before is dead
+    await runner.printed(last)
+    await runner.disconnect()
+    runner.lines.clear()
+    runner.log.clear()
+    yield runner
+    await runner.disconnect()
+    await runner.none_left(runner.tasks)
+    assert not any("Traceback" in line for line in runner.log), runner.log
 
 
 @asynccontextmanager

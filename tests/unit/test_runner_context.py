@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.unit.runner_process import SLEEP, Agent, Factory, RunnerProcess, python, runners, shell
+from tests.unit.runner_process import SLEEP, Agent, Factory, RunnerProcess, alone, python, runners, shell
 
 from taskmaster_worker.runner.context_server import CONNECTIONS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODULE = """
 import asyncio, multiprocessing, os, socket, sys, threading, time
@@ -139,20 +141,37 @@ def typed(count: int, when: "float" = 0.0):
 """
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def kept(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunnerProcess]:
+    async with runners(tmp_path_factory.mktemp("kept"), {"jobs": MODULE}) as make:
+        yield await make()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def runner(kept: RunnerProcess) -> AsyncIterator[RunnerProcess]:
+    async with alone(kept):
+        yield kept
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def agent(runner: RunnerProcess) -> Agent:
+    return await runner.connect()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def make_runner(tmp_path: Path) -> AsyncIterator[Factory]:
     async with runners(tmp_path, {"jobs": MODULE}) as make:
         yield make
 
 
-@pytest_asyncio.fixture
-async def runner(make_runner: Factory) -> RunnerProcess:
+@pytest_asyncio.fixture(loop_scope="module")
+async def own(make_runner: Factory) -> RunnerProcess:
     return await make_runner()
 
 
-@pytest_asyncio.fixture
-async def agent(runner: RunnerProcess) -> Agent:
-    return await runner.connect()
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_agent(own: RunnerProcess) -> Agent:
+    return await own.connect()
 
 
 async def acknowledge(agent: Agent, attempt_id: str, error: str = "") -> None:
@@ -415,16 +434,16 @@ async def test_children_of_a_marked_function_are_terminated_as_usual(runner: Run
 
 
 async def test_a_plain_attempt_is_one_process_and_a_supervisor_of_one_thread(
-    runner: RunnerProcess, agent: Agent
+    own: RunnerProcess, own_agent: Agent
 ) -> None:
-    attempt_id = agent.start(SLEEP)
-    await agent.frame("started", attempt_id)
-    (supervisor,) = runner.supervisors("plain")
+    attempt_id = own_agent.start(SLEEP)
+    await own_agent.frame("started", attempt_id)
+    (supervisor,) = own.supervisors("plain")
     assert len(os.listdir(f"/proc/{supervisor}/task")) == 1
     # The kernel lets the parent of a spawned process go on before the child shows its own command line.
-    await runner.until(lambda: list(runner.tasks().values()) == ["sleep 1000 "])
-    agent.stop(attempt_id, 0)
-    await agent.exit(attempt_id)
+    await own.until(lambda: list(own.tasks().values()) == ["sleep 1000 "])
+    own_agent.stop(attempt_id, 0)
+    await own_agent.exit(attempt_id)
 
 
 async def test_secrets_of_the_environment_are_nowhere_but_in_the_task(runner: RunnerProcess, agent: Agent) -> None:

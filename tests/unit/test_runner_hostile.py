@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.unit.runner_process import SLEEP, Agent, Factory, RunnerProcess, python, runners, shell
+from tests.unit.runner_process import SLEEP, Agent, Factory, RunnerProcess, alone, python, runners, shell
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEBIBYTE = 2**20
 # Each process forks without end; half of the parents are gone at once, so that the tree changes while it is walked.
@@ -24,7 +26,7 @@ if sys.argv[1]:
     open(sys.argv[1], "w").write(str(os.getpid()))
 tokens, spare = os.pipe()  # where nothing else is the bound: a process costs a token, and returns it when it exits
 os.set_blocking(tokens, False)
-os.write(spare, b"x" * 300)
+os.write(spare, b"x" * 100)
 full = False
 while True:
     try:
@@ -90,20 +92,37 @@ NOT_DEADLY = {
 }
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def kept(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunnerProcess]:
+    async with runners(tmp_path_factory.mktemp("kept"), {"jobs": MODULE}) as make:
+        yield await make()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def runner(kept: RunnerProcess) -> AsyncIterator[RunnerProcess]:
+    async with alone(kept):
+        yield kept
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def agent(runner: RunnerProcess) -> Agent:
+    return await runner.connect()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def make_runner(tmp_path: Path) -> AsyncIterator[Factory]:
     async with runners(tmp_path, {"jobs": MODULE}) as make:
         yield make
 
 
-@pytest_asyncio.fixture
-async def runner(make_runner: Factory) -> RunnerProcess:
+@pytest_asyncio.fixture(loop_scope="module")
+async def own(make_runner: Factory) -> RunnerProcess:
     return await make_runner()
 
 
-@pytest_asyncio.fixture
-async def agent(runner: RunnerProcess) -> Agent:
-    return await runner.connect()
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_agent(own: RunnerProcess) -> Agent:
+    return await own.connect()
 
 
 @pytest.fixture
@@ -172,57 +191,57 @@ async def test_a_callable_cannot_make_the_runner_believe_nonsense(agent: Agent) 
 
 @pytest.mark.parametrize("grace", [0, 0.2])
 async def test_a_fork_bomb_is_ended_to_the_last_process(
-    runner: RunnerProcess, agent: Agent, process_limit: Path | None, grace: float
+    own: RunnerProcess, own_agent: Agent, process_limit: Path | None, grace: float
 ) -> None:
-    neighbour = agent.start(SLEEP)
-    await agent.frame("started", neighbour)
+    neighbour = own_agent.start(SLEEP)
+    await own_agent.frame("started", neighbour)
     join = ""
     if process_limit is not None:
-        (process_limit / "pids.max").write_text("300")
+        (process_limit / "pids.max").write_text("100")
         join = str(process_limit / "cgroup.procs")
-    bomb = agent.start(script(BOMB, join))
-    await runner.printed("full")
-    agent.stop(bomb, grace)
-    frame = await agent.exit(bomb)
+    bomb = own_agent.start(script(BOMB, join))
+    await own.printed("full")
+    own_agent.stop(bomb, grace)
+    frame = await own_agent.exit(bomb)
     assert "supervisorLost" not in frame
-    assert list(runner.tasks().values()) == ["sleep 1000 "]
-    agent.stop(neighbour, 10)
-    assert (await agent.exit(neighbour))["signal"] == signal.SIGTERM
+    assert list(own.tasks().values()) == ["sleep 1000 "]
+    own_agent.stop(neighbour, 10)
+    assert (await own_agent.exit(neighbour))["signal"] == signal.SIGTERM
 
 
 async def test_a_fork_bomb_does_not_outlive_its_supervisor(
-    runner: RunnerProcess, agent: Agent, process_limit: Path | None
+    own: RunnerProcess, own_agent: Agent, process_limit: Path | None
 ) -> None:
     join = ""
     if process_limit is not None:
-        (process_limit / "pids.max").write_text("300")
+        (process_limit / "pids.max").write_text("100")
         join = str(process_limit / "cgroup.procs")
-    bomb = agent.start(script(BOMB, join))
-    await runner.printed("full")
-    os.kill(runner.supervisors("plain")[0], signal.SIGKILL)
-    assert (await agent.exit(bomb))["supervisorLost"]
-    assert runner.tasks() == {}
+    bomb = own_agent.start(script(BOMB, join))
+    await own.printed("full")
+    os.kill(own.supervisors("plain")[0], signal.SIGKILL)
+    assert (await own_agent.exit(bomb))["supervisorLost"]
+    assert own.tasks() == {}
 
 
 @pytest.mark.parametrize("room", [0, 1], ids=["no supervisor", "no task"])
 @pytest.mark.parametrize("run", [shell("true"), python("jobs:dies", number=9)], ids=["command", "callable"])
 async def test_an_attempt_without_a_process_is_given_back(
-    runner: RunnerProcess, agent: Agent, process_limit: Path | None, room: int, run: dict[str, Any]
+    own: RunnerProcess, own_agent: Agent, process_limit: Path | None, room: int, run: dict[str, Any]
 ) -> None:
     if process_limit is None:
         pytest.skip("this user may not limit processes")
-    await agent.run(run)
-    await runner.until(lambda: not runner.supervisors("plain") and not runner.supervisors("python"))
-    for pid in runner.processes():
+    await own_agent.run(run)
+    await own.until(lambda: not own.supervisors("plain") and not own.supervisors("python"))
+    for pid in own.processes():
         (process_limit / "cgroup.procs").write_text(str(pid))
     taken = int((process_limit / "pids.current").read_text())
     (process_limit / "pids.max").write_text(str(taken + room))
-    frame = await agent.run(run)
+    frame = await own_agent.run(run)
     assert (frame["supervisorLost"], frame["exhausted"], frame["exitCode"]) == (True, True, None)
     assert "startError" not in frame
     (process_limit / "pids.max").write_text("max")
-    assert "supervisorLost" not in await agent.run(run)
-    await runner.finish()
+    assert "supervisorLost" not in await own_agent.run(run)
+    await own.finish()
 
 
 async def test_a_memory_hog_is_killed_and_its_neighbour_is_not(runner: RunnerProcess, agent: Agent) -> None:

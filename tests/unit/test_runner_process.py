@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
-from tests.unit.runner_process import SLEEP, TIMEOUT, Agent, Factory, RunnerProcess, python, runners, shell
+from tests.unit.runner_process import SLEEP, TIMEOUT, Agent, Factory, RunnerProcess, alone, python, runners, shell
 
 from taskmaster_worker.runner.frames import encode
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IGNORES_TERM = {"command": ["sh", "-c", "trap '' TERM; echo ignoring; while :; do sleep 1; done"]}
 # A daemon: forks twice, leads a session of its own, ignores SIGTERM, closes its output.
@@ -88,30 +90,52 @@ def crashes():
 
 number = 5
 """
+MODULES = {"jobs": MODULE, "needs_more": "import not_installed_anywhere\n", "bad_syntax": "def (:\n"}
 
 
-@pytest_asyncio.fixture
-async def make_runner(tmp_path: Path) -> AsyncIterator[Factory]:
-    (tmp_path / "daemon.py").write_text(DAEMON)
-    (tmp_path / "data").write_text("no program")
-    (tmp_path / "no_format").write_text("neither ELF nor #!")
-    (tmp_path / "no_format").chmod(0o755)
-    modules = {"jobs": MODULE, "needs_more": "import not_installed_anywhere\n", "bad_syntax": "def (:\n"}
-    async with runners(tmp_path, modules) as make:
-        yield make
+def furnished(directory: Path) -> Path:
+    (directory / "daemon.py").write_text(DAEMON)
+    (directory / "data").write_text("no program")
+    (directory / "no_format").write_text("neither ELF nor #!")
+    (directory / "no_format").chmod(0o755)
+    return directory
 
 
-@pytest_asyncio.fixture
-async def runner(make_runner: Factory) -> RunnerProcess:
-    return await make_runner()
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def kept(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunnerProcess]:
+    async with runners(furnished(tmp_path_factory.mktemp("kept")), MODULES) as make:
+        yield await make()
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def runner(kept: RunnerProcess) -> AsyncIterator[RunnerProcess]:
+    async with alone(kept):
+        yield kept
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def agent(runner: RunnerProcess) -> Agent:
     return await runner.connect()
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def make_runner(tmp_path: Path) -> AsyncIterator[Factory]:
+    async with runners(furnished(tmp_path), MODULES) as make:
+        yield make
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own(make_runner: Factory) -> RunnerProcess:
+    return await make_runner()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_agent(own: RunnerProcess) -> Agent:
+    return await own.connect()
+
+
 def daemon(runner: RunnerProcess, then: str) -> dict[str, Any]:
+    (runner.directory / "up").unlink(missing_ok=True)
     return {"command": [sys.executable, str(runner.directory / "daemon.py"), str(runner.directory / "up"), then]}
 
 
@@ -422,12 +446,12 @@ async def test_socket_is_for_owner_and_group_and_a_stale_one_is_replaced(make_ru
     assert (await (await second.connect()).run(shell("true")))["exitCode"] == 0
 
 
-async def test_killed_runner_takes_everything_with_it(runner: RunnerProcess, agent: Agent) -> None:
-    for run in (SLEEP, IGNORES_TERM, daemon(runner, "stay"), python("jobs:hangs")):
-        await agent.frame("started", agent.start(run))
-    await runner.printed("daemon is up")
-    runner.process.kill()
-    await runner.none_left(runner.processes)
+async def test_killed_runner_takes_everything_with_it(own: RunnerProcess, own_agent: Agent) -> None:
+    for run in (SLEEP, IGNORES_TERM, daemon(own, "stay"), python("jobs:hangs")):
+        await own_agent.frame("started", own_agent.start(run))
+    await own.printed("daemon is up")
+    own.process.kill()
+    await own.none_left(own.processes)
 
 
 async def test_runner_killed_while_a_preload_hangs_leaves_nothing(make_runner: Factory, tmp_path: Path) -> None:
@@ -440,55 +464,55 @@ async def test_runner_killed_while_a_preload_hangs_leaves_nothing(make_runner: F
 
 @pytest.mark.parametrize("server", ["plain", "python"])
 async def test_killed_supervisor_is_reported_and_its_tree_ended(
-    runner: RunnerProcess, agent: Agent, server: str
+    own: RunnerProcess, own_agent: Agent, server: str
 ) -> None:
-    attempt_id = agent.start(daemon(runner, "stay") if server == "plain" else python("jobs:hangs"))
-    await runner.printed("daemon is up" if server == "plain" else "ready")
-    (supervisor,) = runner.supervisors(server)
+    attempt_id = own_agent.start(daemon(own, "stay") if server == "plain" else python("jobs:hangs"))
+    await own.printed("daemon is up" if server == "plain" else "ready")
+    (supervisor,) = own.supervisors(server)
     os.kill(supervisor, signal.SIGKILL)
-    frame = await agent.exit(attempt_id)
+    frame = await own_agent.exit(attempt_id)
     assert (frame["supervisorLost"], frame["exitCode"], frame["signal"]) == (True, None, None)
-    assert frame["startTime"] == (await agent.frame("started", attempt_id))["startTime"]
-    assert runner.tasks() == {}
-    assert runner.supervisors(server) == []
+    assert frame["startTime"] == (await own_agent.frame("started", attempt_id))["startTime"]
+    assert own.tasks() == {}
+    assert own.supervisors(server) == []
 
 
-async def test_killed_supervisor_does_not_disturb_the_others(runner: RunnerProcess, agent: Agent) -> None:
-    first, second = agent.start(IGNORES_TERM), agent.start(SLEEP)
-    await runner.printed("ignoring")
-    await agent.frame("started", second)
-    os.kill(runner.supervisors("plain")[0], signal.SIGKILL)
-    assert (await agent.exit(first))["supervisorLost"]
-    agent.stop(second, 10)
-    assert (await agent.exit(second))["signal"] == signal.SIGTERM
+async def test_killed_supervisor_does_not_disturb_the_others(own: RunnerProcess, own_agent: Agent) -> None:
+    first, second = own_agent.start(IGNORES_TERM), own_agent.start(SLEEP)
+    await own.printed("ignoring")
+    await own_agent.frame("started", second)
+    os.kill(own.supervisors("plain")[0], signal.SIGKILL)
+    assert (await own_agent.exit(first))["supervisorLost"]
+    own_agent.stop(second, 10)
+    assert (await own_agent.exit(second))["signal"] == signal.SIGTERM
 
 
-async def test_stopped_supervisor_cannot_outlive_the_agent(runner: RunnerProcess, agent: Agent) -> None:
-    attempt_id = agent.start(SLEEP)
-    await agent.frame("started", attempt_id)
-    os.kill(runner.supervisors("plain")[0], signal.SIGSTOP)
-    await agent.close()
-    await runner.connect()
-    assert runner.tasks() == {}
+async def test_stopped_supervisor_cannot_outlive_the_agent(own: RunnerProcess, own_agent: Agent) -> None:
+    attempt_id = own_agent.start(SLEEP)
+    await own_agent.frame("started", attempt_id)
+    os.kill(own.supervisors("plain")[0], signal.SIGSTOP)
+    await own_agent.close()
+    await own.connect()
+    assert own.tasks() == {}
 
 
 @pytest.mark.parametrize("server", ["plain", "python"])
 async def test_killed_zygote_loses_its_attempts_and_is_replaced(
-    runner: RunnerProcess, agent: Agent, server: str
+    own: RunnerProcess, own_agent: Agent, server: str
 ) -> None:
-    lost = agent.start(daemon(runner, "stay") if server == "plain" else python("jobs:hangs"))
-    await runner.printed("daemon is up" if server == "plain" else "ready")
-    other = agent.start(python("jobs:hangs") if server == "plain" else SLEEP)
-    await agent.frame("started", other)
-    before = runner.zygotes()
+    lost = own_agent.start(daemon(own, "stay") if server == "plain" else python("jobs:hangs"))
+    await own.printed("daemon is up" if server == "plain" else "ready")
+    other = own_agent.start(python("jobs:hangs") if server == "plain" else SLEEP)
+    await own_agent.frame("started", other)
+    before = own.zygotes()
     os.kill(before[server], signal.SIGKILL)
-    assert (await agent.exit(lost))["supervisorLost"]
-    assert runner.zygotes()[server] != before[server]
-    assert (await agent.run(shell("true")))["exitCode"] == 0
-    assert (await agent.run(python("jobs:add", left=1)))["result"] == 2
-    agent.stop(other, 0)
-    assert (await agent.exit(other))["signal"] == signal.SIGKILL
-    assert runner.tasks() == {}
+    assert (await own_agent.exit(lost))["supervisorLost"]
+    assert own.zygotes()[server] != before[server]
+    assert (await own_agent.run(shell("true")))["exitCode"] == 0
+    assert (await own_agent.run(python("jobs:add", left=1)))["result"] == 2
+    own_agent.stop(other, 0)
+    assert (await own_agent.exit(other))["signal"] == signal.SIGKILL
+    assert own.tasks() == {}
 
 
 async def test_preloaded_module_is_imported_once_and_a_broken_one_costs_only_its_tasks(
@@ -522,16 +546,16 @@ async def test_users_modules_do_not_shadow_the_runners(make_runner: Factory, tmp
     assert (await (await runner.connect()).run(shell("echo fine")))["tail"] == "fine\n"
 
 
-async def test_terminated_runner_waits_for_its_agent(runner: RunnerProcess, agent: Agent) -> None:
-    attempt_id = agent.start(SLEEP)
-    await agent.frame("started", attempt_id)
-    runner.process.terminate()
-    await runner.logged("asked to terminate")
-    assert (await agent.run(shell("true")))["exitCode"] == 0
-    await agent.close()
+async def test_terminated_runner_waits_for_its_agent(own: RunnerProcess, own_agent: Agent) -> None:
+    attempt_id = own_agent.start(SLEEP)
+    await own_agent.frame("started", attempt_id)
+    own.process.terminate()
+    await own.logged("asked to terminate")
+    assert (await own_agent.run(shell("true")))["exitCode"] == 0
+    await own_agent.close()
     async with asyncio.timeout(TIMEOUT):
-        assert await runner.process.wait() == 0
-    assert not runner.socket.exists()
+        assert await own.process.wait() == 0
+    assert not own.socket.exists()
 
 
 async def test_200_attempts_run_at_once(runner: RunnerProcess, agent: Agent) -> None:
