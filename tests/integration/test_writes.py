@@ -116,7 +116,7 @@ async def test_a_new_run_costs_one_beside_the_edit(running: World) -> None:
 async def test_expiry_costs_one(world: World) -> None:
     await world.start_coordinator()
     writes = await counter(world)
-    await world.submit("it", {"command": ["true"]}, queue="nobody-made-it", timeouts={"pendingSeconds": 1})
+    await world.submit("it", {"command": ["true"]}, queue="nobody-made-it", timeouts={"pendingSeconds": 2})
     task = await world.finished("it")
     assert (task["status"]["phase"], task["status"]["reason"]) == ("Skipped", "Expired")
     assert await writes.counted() == 3  # create, QueueNotFound, skipped
