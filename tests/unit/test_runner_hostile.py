@@ -164,6 +164,17 @@ async def test_every_signal_is_reported_as_the_cause_of_death(agent: Agent) -> N
     }
 
 
+async def test_a_runner_that_was_started_by_nohup_does_not_hand_that_on(make_runner: Factory) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        agent = await (await make_runner()).connect()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    for run in (shell("kill -HUP $$"), python("jobs:dies", number=signal.SIGHUP)):
+        frame = await agent.run(run)
+        assert (frame["exitCode"], frame["signal"]) == (None, signal.SIGHUP)
+
+
 @pytest.mark.parametrize("number", [1, 9, 11, 15, 34, 64])
 async def test_signals_that_kill_a_callable_are_reported(agent: Agent, number: int) -> None:
     frame = await agent.run(python("jobs:dies", number=number))

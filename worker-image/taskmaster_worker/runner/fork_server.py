@@ -69,7 +69,7 @@ class ForkServer:
             ],
             setsid=True,
             setsigmask=(),
-            setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGPIPE),
+            setsigdef=(signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE),
         )
         theirs.close()
         ours.setblocking(False)
