@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from taskmaster.api import names
 from taskmaster.api.models.workerpool import WorkerPoolSpec
-from taskmaster.api.times import to_wire
-from taskmaster.coordinator import worker_objects
+from taskmaster.coordinator import conditions, worker_objects
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.refusal import Refused
 from taskmaster.coordinator.settings import Settings
@@ -264,17 +263,7 @@ class PoolController:
                 reason, message = "WorkersNotStarting", f"{message}; {problem}"
             elif problem := _deployment_problem(deployment):
                 reason, message = "WorkersNotCreated", f"{message}; {problem}"
-        old = next(iter(pool.get("status", {}).get("conditions", ())), None)
-        word = "True" if holds else "False"
-        since = old["lastTransitionTime"] if old and old["status"] == word else to_wire(self._wall_clock())
-        return {
-            "type": "Ready",
-            "status": word,
-            "reason": reason,
-            "message": message[:1_024],
-            "lastTransitionTime": since,
-            "observedGeneration": pool["metadata"]["generation"],
-        }
+        return conditions.ready(pool, holds=holds, reason=reason, message=message, now=self._wall_clock())
 
     def _pod_problem(self, key: Key) -> str:
         """Return why a worker of a pool does not start; empty if none is in trouble."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from taskmaster.api import decode
-from taskmaster.api.times import to_wire
+from taskmaster.coordinator import conditions
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.explanation import Surveys, pending
@@ -152,18 +152,9 @@ def _status(obj: Object, tenant: Tenant, reasons: dict[str, int], *, now: Instan
 
 def _ready(obj: Object, queue: Queue, *, now: Instant) -> Object:
     if queue.drain:
-        word, reason, message = "False", "Draining", "spec.drain is true: nothing starts, and what runs is handed back"
+        reason, message = "Draining", "spec.drain is true: nothing starts, and what runs is handed back"
     elif queue.paused:
-        word, reason, message = "False", "Paused", "spec.paused is true: nothing starts"
+        reason, message = "Paused", "spec.paused is true: nothing starts"
     else:
-        word, reason, message = "True", "Open", "Tasks are started"
-    old = next(iter(obj.get("status", {}).get("conditions", ())), None)
-    since = old["lastTransitionTime"] if old and old["status"] == word else to_wire(now)
-    return {
-        "type": "Ready",
-        "status": word,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": since,
-        "observedGeneration": obj["metadata"]["generation"],
-    }
+        reason, message = "Open", "Tasks are started"
+    return conditions.ready(obj, holds=not queue.closed, reason=reason, message=message, now=now)

@@ -8,6 +8,7 @@ from typing import Any
 
 from taskmaster.api import schedules
 from taskmaster.api.times import from_wire, to_wire
+from taskmaster.coordinator import conditions
 from taskmaster.coordinator.refusal import Refused
 from taskmaster.core.phase import Phase
 from taskmaster.core.schedule import Record, Schedule, done, next_due
@@ -94,27 +95,13 @@ def status(entry: Entry, tasks: Collection[Task], active: Sequence[str], *, now:
     return told
 
 
-def ready(entry: Entry) -> Object:
-    """Return the condition Ready as it is in the object; empty if there is none."""
-    conditions = (entry.obj.get("status") or {}).get("conditions") or ()
-    return next((each for each in conditions if each["type"] == "Ready"), {})
-
-
 def _condition(entry: Entry, due: int | None, now: Instant) -> Object:
     refusal = entry.trouble or entry.refusal
     if refusal is not None:
-        word, reason, message = "False", refusal.reason, str(refusal)
+        reason, message = refusal.reason, str(refusal)
     else:
-        word, (reason, message) = "True", _state(entry.parsed, entry.record, due)
-    old = ready(entry)
-    return {
-        "type": "Ready",
-        "status": word,
-        "reason": reason,
-        "message": message[:1_024],
-        "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == word else to_wire(now),
-        "observedGeneration": entry.obj["metadata"]["generation"],
-    }
+        reason, message = _state(entry.parsed, entry.record, due)
+    return conditions.ready(entry.obj, holds=refusal is None, reason=reason, message=message, now=now)
 
 
 def _state(schedule: Schedule | None, record: Record, due: int | None) -> tuple[str, str]:

@@ -7,15 +7,14 @@ from typing import Final
 
 from taskmaster.api import patches
 from taskmaster.coordinator.cache import Cache
-from taskmaster.coordinator.writes import status_write, worth_repeating
+from taskmaster.coordinator.writes import deletion, status_write, worth_repeating
 from taskmaster.core.phase import Phase
 from taskmaster.core.reason import EndReason
 from taskmaster.core.request import open_request
 from taskmaster.core.schedule import occurrence_of
 from taskmaster.core.task import Instant, StopReason, Task
-from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import NotFound
-from taskmaster.kube.resource import TASKS
 
 RETRY_SECONDS: Final = 5.0
 """Before a write that failed is tried again."""
@@ -100,18 +99,7 @@ class Upkeep:
             if outcome.error is not None and not isinstance(outcome.error, NotFound):
                 self._again((task.namespace, task.schedule), RETRY_SECONDS)
 
-        self._cleaner.submit(
-            Write(
-                key=task.uid,
-                resource=TASKS,
-                namespace=task.namespace,
-                name=task.name,
-                patch=None,
-                uid=task.uid,
-                resource_version=task.resource_version,
-                done=done,
-            )
-        )
+        self._cleaner.submit(deletion(task, done))
 
 
 def _occurrence(task: Task) -> int | None:

@@ -21,8 +21,9 @@ from typing import Final
 
 from taskmaster.api import decode, names, schedules
 from taskmaster.coordinator.cache import Cache, wall_clock
+from taskmaster.coordinator.conditions import ready_of
 from taskmaster.coordinator.refusal import Refused
-from taskmaster.coordinator.schedule_status import Entry, Key, Object, met, ready, status
+from taskmaster.coordinator.schedule_status import Entry, Key, Object, met, status
 from taskmaster.coordinator.schedule_upkeep import Upkeep
 from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.heap import KeyedHeap
@@ -111,7 +112,7 @@ class ScheduleController:
         if known is None or known.obj["metadata"]["uid"] != obj["metadata"]["uid"]:
             self._entries[key] = known = met(obj, now=self._wall_clock())
             self._read(known)
-            known.unchecked = not known.answered or ready(known).get("reason") == "TaskRefused"
+            known.unchecked = not known.answered or ready_of(known.obj).get("reason") == "TaskRefused"
         elif _version(obj) < _version(known.obj):
             return  # an event from before our last write
         else:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from taskmaster.api import decode, templates
-from taskmaster.api.times import to_wire
+from taskmaster.coordinator import conditions
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
 from taskmaster.core.task import Instant
@@ -104,19 +104,9 @@ class TemplateController:
             self._unsaid.discard(key)
 
     def _status(self, obj: Object, reason: str, message: str) -> Object:
-        generation = obj["metadata"]["generation"]
-        old = next(iter(obj.get("status", {}).get("conditions", ())), None)
-        word = "True" if reason == "Valid" else "False"
-        since = old["lastTransitionTime"] if old and old["status"] == word else to_wire(self._wall_clock())
-        condition = {
-            "type": "Ready",
-            "status": word,
-            "reason": reason,
-            "message": message,
-            "lastTransitionTime": since,
-            "observedGeneration": generation,
-        }
-        return {"observedGeneration": generation, "conditions": [condition]}
+        now = self._wall_clock()
+        condition = conditions.ready(obj, holds=reason == "Valid", reason=reason, message=message, now=now)
+        return {"observedGeneration": obj["metadata"]["generation"], "conditions": [condition]}
 
 
 def judged(obj: Object) -> tuple[Template, str, str]:

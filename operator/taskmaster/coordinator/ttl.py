@@ -13,13 +13,13 @@ from typing import Final
 
 from taskmaster.coordinator.cache import Cache, wall_clock
 from taskmaster.coordinator.waiting import changed_or_due
+from taskmaster.coordinator.writes import deletion
 from taskmaster.core.dependencies import named_by
 from taskmaster.core.heap import KeyedHeap
 from taskmaster.core.request import open_request
 from taskmaster.core.task import Instant, Task
-from taskmaster.kube.dispatcher import Dispatcher, Outcome, Write
+from taskmaster.kube.dispatcher import Dispatcher, Outcome
 from taskmaster.kube.errors import NotFound
-from taskmaster.kube.resource import TASKS
 
 RETRY_SECONDS: Final = 5.0
 """Before a delete that failed is tried again, unless the watch shows a newer version before."""
@@ -102,18 +102,7 @@ class TtlController:
                     self._offer(None, current)
             self._changed.set()
 
-        self._dispatcher.submit(
-            Write(
-                key=task.uid,
-                resource=TASKS,
-                namespace=task.namespace,
-                name=task.name,
-                patch=None,
-                uid=task.uid,
-                resource_version=task.resource_version,
-                done=done,
-            )
-        )
+        self._dispatcher.submit(deletion(task, done))
 
 
 def _needs(task: Task | None) -> set[str]:

@@ -27,3 +27,17 @@ def status_write(task: Task, patch: Sequence[Object] | Object, done: Callable[[O
         subresource="status",
         done=done,
     )
+
+
+def deletion(task: Task, done: Callable[[Outcome], None]) -> Write:
+    """Return the deletion of a Task as it was judged (a newer version stays); `done` hears what became of it."""
+    return Write(
+        key=task.uid,
+        resource=TASKS,
+        namespace=task.namespace,
+        name=task.name,
+        patch=None,
+        uid=task.uid,
+        resource_version=task.resource_version,
+        done=done,
+    )
