@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from taskmaster.api.models.task import TaskSpec
 from taskmaster.api.models.taskqueue import TaskQueueSpec, TaskQueueStatus
@@ -116,8 +117,7 @@ def workerpool_crd() -> dict[str, Any]:
     volume = spec["properties"]["template"]["properties"]["volumes"]["items"]
     volume["x-kubernetes-validations"] = volume_rules([name for name in volume["properties"] if name != "name"])
     spec["properties"]["labels"]["x-kubernetes-validations"] = pool_label_rules()
-    status = structural_schema(WorkerPoolStatus)
-    status["default"] = {"observedGeneration": 0}
+    status = _long_lived(WorkerPoolStatus)
     return _crd(
         kind="WorkerPool",
         plural="workerpools",
@@ -149,8 +149,7 @@ def taskqueue_crd() -> dict[str, Any]:
     """Return the CustomResourceDefinition of TaskQueue."""
     spec = structural_schema(TaskQueueSpec)
     _guard_retry(spec)
-    status = structural_schema(TaskQueueStatus)
-    status["default"] = {"observedGeneration": 0}
+    status = _long_lived(TaskQueueStatus)
     return _crd(
         kind="TaskQueue",
         plural="taskqueues",
@@ -183,8 +182,7 @@ def tasktemplate_crd() -> dict[str, Any]:
     _guard_work(task)
     # What the whole of it becomes is looked at when it is known.
     task["properties"]["run"]["properties"]["http"]["properties"]["url"]["pattern"] = r"^(https?://.+|\$\(args\..+)$"
-    status = structural_schema(TaskTemplateStatus)
-    status["default"] = {"observedGeneration": 0}
+    status = _long_lived(TaskTemplateStatus)
     return _crd(
         kind="TaskTemplate",
         plural="tasktemplates",
@@ -209,8 +207,7 @@ def taskschedule_crd() -> dict[str, Any]:
     template = spec["properties"]["taskTemplate"]["properties"]
     template["spec"] = {**task_spec_schema(), "description": template["spec"]["description"]}
     spec["x-kubernetes-validations"] = schedule_spec_rules()
-    status = structural_schema(TaskScheduleStatus)
-    status["default"] = {"observedGeneration": 0}
+    status = _long_lived(TaskScheduleStatus)
     return _crd(
         kind="TaskSchedule",
         plural="taskschedules",
@@ -232,6 +229,11 @@ def taskschedule_crd() -> dict[str, Any]:
         ],
         selectable=[],
     )
+
+
+def _long_lived(status: type[BaseModel]) -> Schema:
+    """Return the schema of a status that says from the beginning that nothing has been observed: helm waits for it."""
+    return {**structural_schema(status), "default": {"observedGeneration": 0}}
 
 
 def _crd(
